@@ -1,0 +1,1 @@
+//! What a claim about speed rests on.

@@ -1,0 +1,1 @@
+//! Runs the update runner on async-executor and async-io.

@@ -1,0 +1,1 @@
+//! A local Bot API server with faults, scripted suppliers and recording consumers.

@@ -1,0 +1,1 @@
+//! An update runner: concurrent, ordered by key, bounded, never deaf, nothing lost.
