@@ -1,0 +1,74 @@
+//! What a Bot API client must be able to do so that the runner can poll with it.
+
+use std::time::Duration;
+
+use crate::{BoxError, Delivery, Key, SupplyError};
+
+/// The polling half of a Bot API client.
+///
+/// `runner-http` implements it; about ten lines adapt any other client. Offsets, retries, conflicts
+/// and confirmation are the work of [`UpdateFetcher`](crate::UpdateFetcher) on top of it.
+///
+/// Two types of update: [`Raw`](Self::Raw) is what one call returns and what keys see;
+/// [`Update`](Self::Update) is what the handler sees, made by [`decode`](Self::decode) in the
+/// update's own task, so that decoding uses every core, never delays the next fetch, and an update
+/// that cannot be decoded costs no other one. A client that decodes whole answers uses one type for
+/// both and returns the delivery unchanged.
+pub trait GetUpdates: Send + 'static {
+    /// An update as fetched.
+    type Raw: Send + Sync + 'static;
+
+    /// An update as handled.
+    type Update: Send + Sync + 'static;
+
+    /// Failure of one call.
+    type Error: Into<SupplyError> + Send;
+
+    /// Calls `getUpdates` once, without any retry of its own.
+    ///
+    /// Returns the updates oldest first, possibly none.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped to cut the poll short. The connection it used must then be closed.
+    fn get_updates(
+        &mut self,
+        request: &UpdatesRequest,
+    ) -> impl Future<Output = Result<Vec<Self::Raw>, Self::Error>> + Send;
+
+    /// Calls `deleteWebhook` once.
+    fn delete_webhook(
+        &mut self,
+        drop_pending_updates: bool,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send;
+
+    /// The update's `update_id`.
+    fn update_id(raw: &Self::Raw) -> i64;
+
+    /// What keeps updates in order if the user says nothing else: usually the chat.
+    fn default_key(raw: &Self::Raw) -> Option<Key>;
+
+    /// Turns a fetched update into one that can be handled.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with this one update; it reaches the error policy as
+    /// [`Cause::Undecodable`](crate::Cause::Undecodable).
+    fn decode(raw: Delivery<Self::Raw>) -> Result<Delivery<Self::Update>, BoxError>;
+}
+
+/// The parameters of one `getUpdates` call.
+///
+/// Source: <https://core.telegram.org/bots/api#getupdates>.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UpdatesRequest {
+    /// First `update_id` wanted; everything before it is confirmed. `None`: the oldest that is kept.
+    pub offset: Option<i64>,
+    /// At most this many updates, 1 to 100.
+    pub limit: u8,
+    /// How long the server may wait for an update, in whole seconds; zero answers at once.
+    pub timeout: Duration,
+    /// The kinds of update wanted. `None` keeps what was set last.
+    pub allowed_updates: Option<Vec<String>>,
+}
