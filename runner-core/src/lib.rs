@@ -7,9 +7,15 @@ mod consume;
 mod delivery;
 mod get_updates;
 mod key;
+mod panics;
 mod policy;
+mod runner;
 mod runtime;
+mod sink;
+mod source;
 mod supply;
+#[cfg(feature = "test-util")]
+pub mod testing;
 mod ticket;
 mod trace;
 
@@ -19,6 +25,12 @@ pub use self::{
     get_updates::{GetUpdates, UpdatesRequest},
     key::{Key, Value},
     policy::{Cause, ErrorPolicy, Failure, SkipFailed, Undecodable, Verdict},
+    runner::{
+        Abandoned, Fate, Health, Report, RunError, RunState, Runner, RunnerHandle, StartError,
+        Stats, Stopped,
+    },
     runtime::{BoxFuture, Runtime, RuntimeExt},
+    sink::{Counters, InFlight, LatencySummary, OnTimeout, Progress, SinkOptions},
+    source::{Source, SourceError, SourceOptions},
     supply::{BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier},
 };

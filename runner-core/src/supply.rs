@@ -83,8 +83,8 @@ pub trait UpdateSupplier: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Any error of the transport. It is reported as [`Confirmation::Unconfirmed`]; it does not
-    /// fail the run.
+    /// Any error of the transport. It is reported as [`Confirmation::Failed`]; it does not fail the
+    /// run.
     fn close(
         &mut self,
         settled_prefix: usize,
@@ -149,6 +149,9 @@ pub enum Confirmation {
         /// The position that should have been confirmed.
         position: i64,
     },
+    /// The supplier was not closed, or failed to: the run was cut short, its time was over, or
+    /// `close` returned an error.
+    Failed,
 }
 
 /// Why a call for updates failed, as far as the runner has to act on it.

@@ -1,0 +1,265 @@
+//! What the handles and the run share: requests in one direction, state and results in the other.
+
+use std::{
+    future::poll_fn,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use super::report::{Report, RunError};
+use crate::{
+    Runtime,
+    sink::{Gauges, Sink, WaiterId, Waiters},
+    source::Status,
+};
+
+/// The result of one run.
+pub(crate) type RunResult<U> = Result<Report<U>, RunError<U>>;
+
+/// Shared by the runner, its handles and everyone who waits for an end.
+pub(crate) struct Control<U: Send + Sync + 'static> {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) source: Status,
+    state: Mutex<State<U>>,
+}
+
+/// Guarded by the lock of [`Control`].
+pub(crate) struct State<U: Send + Sync + 'static> {
+    pub(crate) phase: RunPhase,
+    /// The end of the current run, or of the next one if none is under way.
+    pub(crate) end: Arc<OnceLock<RunResult<U>>>,
+    /// When a requested stop must be over; `None` within: whenever the last handler ends.
+    pub(crate) stop: Option<StopBy>,
+    pub(crate) paused: bool,
+    /// Set by hand, and kept for later runs.
+    pub(crate) concurrency: Option<NonZeroUsize>,
+    /// Of the current run, or of the last one.
+    pub(crate) sink: Option<Arc<Sink<U>>>,
+    pub(crate) driver: Driver,
+    pub(crate) handles: usize,
+    pub(crate) pulse: Pulse,
+    pub(crate) stall_after: Option<Duration>,
+    /// How far a run got that was cut short before its supplier was told.
+    pub(crate) unclosed: Option<usize>,
+    waiters: Waiters<()>,
+}
+
+/// Where the runner is between two starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunPhase {
+    /// No run is under way.
+    Idle,
+    Running,
+    /// A stop was requested, or a failure ends the run.
+    Stopping,
+}
+
+/// Until when a stop waits for handlers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StopBy(pub(crate) Option<Instant>);
+
+/// Who drives the runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Driver {
+    /// The user, by polling `run()`.
+    User,
+    /// A task; between runs it is parked.
+    Task,
+    /// A task that was told to begin another run.
+    Restarting,
+    /// A task that has ended.
+    Gone,
+}
+
+/// When the sink was last seen to make progress.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pulse {
+    settled: u64,
+    claims: u64,
+    pub(crate) settled_at: Instant,
+    pub(crate) claimed_at: Instant,
+}
+
+impl<U: Send + Sync + 'static> Control<U> {
+    pub(crate) fn new(
+        runtime: Arc<dyn Runtime>,
+        source: Status,
+        stall_after: Option<Duration>,
+    ) -> Arc<Self> {
+        let now = runtime.now();
+        Arc::new(Self {
+            runtime,
+            source,
+            state: Mutex::new(State {
+                phase: RunPhase::Idle,
+                end: Arc::new(OnceLock::new()),
+                stop: None,
+                paused: false,
+                concurrency: None,
+                sink: None,
+                driver: Driver::User,
+                handles: 0,
+                pulse: Pulse {
+                    settled: 0,
+                    claims: 0,
+                    settled_at: now,
+                    claimed_at: now,
+                },
+                stall_after,
+                unclosed: None,
+                waiters: Waiters::new(),
+            }),
+        })
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State<U>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the state and wakes everyone who waits for a change.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State<U>) -> T) -> T {
+        let mut wakers = Vec::new();
+        let mut state = self.lock();
+        let result = change(&mut state);
+        state.waiters.take(|()| true, &mut wakers);
+        drop(state);
+        for waker in wakers {
+            waker.wake();
+        }
+        result
+    }
+
+    /// Waits until `ready` has an answer.
+    pub(crate) async fn until<T>(&self, ready: impl Fn(&State<U>) -> Option<T>) -> T {
+        let mut waiter = Watch::new(self);
+        poll_fn(|cx| waiter.poll(cx, &ready)).await
+    }
+
+    /// Begins a run with this sink.
+    pub(crate) fn begin(&self, sink: &Arc<Sink<U>>) {
+        let now = self.runtime.now();
+        self.change(|state| {
+            if state.end.get().is_some() {
+                state.end = Arc::new(OnceLock::new());
+            }
+            state.phase = if state.stop.is_some() {
+                RunPhase::Stopping
+            } else {
+                RunPhase::Running
+            };
+            state.sink = Some(Arc::clone(sink));
+            state.pulse = Pulse {
+                settled: 0,
+                claims: 0,
+                settled_at: now,
+                claimed_at: now,
+            };
+            if state.driver == Driver::Restarting {
+                state.driver = Driver::Task;
+            }
+        });
+    }
+
+    /// Ends the current run.
+    pub(crate) fn finish(&self, result: RunResult<U>) {
+        self.change(|state| {
+            state.phase = RunPhase::Idle;
+            state.stop = None;
+            // Set once: a run ends once.
+            let _ = state.end.set(result);
+        });
+    }
+
+    /// Asks the current run to end; a later deadline never replaces an earlier one.
+    pub(crate) fn stop(&self, by: StopBy) {
+        let sink = self.change(|state| {
+            if state.phase == RunPhase::Idle && state.end.get().is_some() {
+                return None;
+            }
+            state.stop = Some(match (state.stop, by) {
+                (Some(StopBy(Some(known))), StopBy(Some(new))) => StopBy(Some(known.min(new))),
+                (Some(StopBy(known @ Some(_))), StopBy(None)) => StopBy(known),
+                (_, new) => new,
+            });
+            if state.phase == RunPhase::Running {
+                state.phase = RunPhase::Stopping;
+            }
+            state
+                .sink
+                .clone()
+                .filter(|_| state.phase == RunPhase::Stopping)
+        });
+        if let Some(sink) = sink {
+            sink.stop();
+        }
+    }
+}
+
+impl Pulse {
+    /// Notes what has moved since the last look.
+    ///
+    /// Looked at from time to time instead of with every update, so it is at most late, never early:
+    /// a sink that stands still is found after the span plus the time between two looks.
+    pub(crate) fn look(&mut self, gauges: &Gauges, now: Instant) {
+        let settled = gauges.counters.settled();
+        if settled != self.settled || gauges.running == 0 {
+            self.settled = settled;
+            self.settled_at = now;
+        }
+        if gauges.claims != self.claims || gauges.startable == 0 {
+            self.claims = gauges.claims;
+            self.claimed_at = now;
+        }
+    }
+}
+
+/// One place among those who wait for a change; given up on drop.
+pub(crate) struct Watch<C, U>
+where
+    C: std::ops::Deref<Target = Control<U>>,
+    U: Send + Sync + 'static,
+{
+    control: C,
+    id: WaiterId,
+}
+
+impl<C, U> Watch<C, U>
+where
+    C: std::ops::Deref<Target = Control<U>>,
+    U: Send + Sync + 'static,
+{
+    pub(crate) fn new(control: C) -> Self {
+        Self {
+            control,
+            id: WaiterId::default(),
+        }
+    }
+
+    pub(crate) fn poll<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        ready: impl FnOnce(&State<U>) -> Option<T>,
+    ) -> Poll<T> {
+        let mut state = self.control.lock();
+        match ready(&state) {
+            Some(value) => Poll::Ready(value),
+            None => {
+                state.waiters.register(&mut self.id, (), cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<C, U> Drop for Watch<C, U>
+where
+    C: std::ops::Deref<Target = Control<U>>,
+    U: Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        let waker: Option<Waker> = self.control.lock().waiters.remove(&mut self.id);
+        drop(waker);
+    }
+}

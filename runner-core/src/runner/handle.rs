@@ -1,0 +1,227 @@
+//! What one can do with a runner from outside: [`RunnerHandle`].
+
+use std::{
+    error::Error,
+    fmt,
+    num::NonZeroUsize,
+    pin::Pin,
+    sync::{Arc, OnceLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use super::{
+    control::{Control, Driver, RunPhase, RunResult, StopBy, Watch},
+    health::{Health, Stats},
+    report::{Report, RunError},
+};
+use crate::InFlight;
+
+/// Controls a runner and looks inside it. Cheap to clone.
+///
+/// Dropping handles stops nothing. All methods may be called from any thread and return at once.
+pub struct RunnerHandle<U: Send + Sync + 'static> {
+    control: Arc<Control<U>>,
+}
+
+impl<U: Send + Sync + 'static> RunnerHandle<U> {
+    pub(super) fn new(control: Arc<Control<U>>) -> Self {
+        control.lock().handles += 1;
+        Self { control }
+    }
+
+    /// Stops gracefully: no further fetch starts, what is held is brought to its end, and the
+    /// supplier confirms it.
+    ///
+    /// Takes effect at the call. The returned future, which may be dropped, resolves with the report
+    /// of the run. Updates that wait for a retry are tried once more at once.
+    ///
+    /// A stopped runner has nothing to stop: then this resolves with the last result. A runner that
+    /// has not begun yet ends its first run as soon as it begins.
+    pub fn stop(&self) -> Stopped<U> {
+        let stopped = self.task();
+        self.control.stop(StopBy(None));
+        stopped
+    }
+
+    /// As [`stop`](Self::stop), but cancels what is left when `limit` is over.
+    ///
+    /// The report then lists every update that was abandoned, and comes at most one second after
+    /// `limit`, even if handlers do not end. `Duration::ZERO` cancels at once. Of several limits the
+    /// earliest counts.
+    pub fn stop_within(&self, limit: Duration) -> Stopped<U> {
+        let stopped = self.task();
+        // A limit beyond what the clock can express is none.
+        let deadline = self.control.runtime.now().checked_add(limit);
+        self.control.stop(StopBy(deadline));
+        stopped
+    }
+
+    /// Begins another run after a stop.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] if a run is under way, or if no task is there to drive it: call
+    /// [`Runner::run`](crate::Runner::run) again instead.
+    pub fn start(&self) -> Result<(), StartError> {
+        self.control.change(|state| match state.driver {
+            Driver::User => Err(StartError::DrivenByUser),
+            Driver::Gone => Err(StartError::Gone),
+            Driver::Restarting => Err(StartError::Running),
+            Driver::Task if state.end.get().is_none() => Err(StartError::Running),
+            Driver::Task => {
+                // From here on, waiting for the end means the end of the new run.
+                state.end = Arc::new(OnceLock::new());
+                state.driver = Driver::Restarting;
+                Ok(())
+            }
+        })
+    }
+
+    /// Resolves with the result of the current run, for everyone who waits; if there is none, with
+    /// that of the last one, or else of the first one to come.
+    pub fn task(&self) -> Stopped<U> {
+        let end = Arc::clone(&self.control.lock().end);
+        Stopped {
+            watch: Watch::new(Arc::clone(&self.control)),
+            end,
+        }
+    }
+
+    /// The same as [`task`](Self::task), by the name that reads well in a `select!`.
+    pub fn stopped(&self) -> Stopped<U> {
+        self.task()
+    }
+
+    /// Whether a run is under way, stopping included.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.control.lock().phase != RunPhase::Idle
+    }
+
+    /// Stops intake until [`resume`](Self::resume): the pending poll is dropped, nothing is lost by
+    /// it. What is held goes on. Stays in force over a restart.
+    pub fn pause(&self) {
+        self.control.change(|state| state.paused = true);
+    }
+
+    /// Fetches again after a [`pause`](Self::pause).
+    pub fn resume(&self) {
+        self.control.change(|state| state.paused = false);
+    }
+
+    /// Changes how many updates may be in flight, for this run and later ones.
+    ///
+    /// Nothing is cancelled: above a lowered limit, nothing starts until enough have ended. No
+    /// effect on a sequential sink.
+    pub fn set_concurrency(&self, concurrency: NonZeroUsize) {
+        let sink = self.control.change(|state| {
+            state.concurrency = Some(concurrency);
+            state.sink.clone()
+        });
+        if let Some(sink) = sink {
+            sink.set_concurrency(concurrency);
+        }
+    }
+
+    /// How many updates are in flight: started, not ended.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.with_sink(|sink| sink.gauges().running)
+            .unwrap_or_default()
+    }
+
+    /// Every update that the runner holds, oldest first, with what it does or waits for.
+    ///
+    /// Takes time in proportion to what is held: some milliseconds for 100 000 updates.
+    #[must_use]
+    pub fn in_flight(&self) -> Vec<InFlight<U>> {
+        self.with_sink(|sink| sink.snapshot()).unwrap_or_default()
+    }
+
+    /// What an operator asks first: is it alive, is it connected, what does it do.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        Health::of(&self.control)
+    }
+
+    /// Counters and latencies. Cheap enough to be called every second.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(&self.control)
+    }
+
+    fn with_sink<T>(&self, look: impl FnOnce(&crate::sink::Sink<U>) -> T) -> Option<T> {
+        let sink = self.control.lock().sink.clone();
+        sink.map(|sink| look(&sink))
+    }
+}
+
+impl<U: Send + Sync + 'static> Clone for RunnerHandle<U> {
+    fn clone(&self) -> Self {
+        Self::new(Arc::clone(&self.control))
+    }
+}
+
+impl<U: Send + Sync + 'static> Drop for RunnerHandle<U> {
+    fn drop(&mut self) {
+        // Without handles a parked task can never be started again, and ends.
+        self.control.change(|state| state.handles -= 1);
+    }
+}
+
+impl<U: Send + Sync + 'static> fmt::Debug for RunnerHandle<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunnerHandle")
+            .field("health", &self.health())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Resolves with the result of a run. Dropping it stops nothing.
+#[must_use = "the report is in the result; a stop itself takes effect at the call"]
+pub struct Stopped<U: Send + Sync + 'static> {
+    watch: Watch<Arc<Control<U>>, U>,
+    end: Arc<OnceLock<RunResult<U>>>,
+}
+
+impl<U: Send + Sync + 'static> Future for Stopped<U> {
+    type Output = Result<Report<U>, RunError<U>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { watch, end } = &mut *self;
+        watch.poll(cx, |_| end.get().cloned())
+    }
+}
+
+impl<U: Send + Sync + 'static> fmt::Debug for Stopped<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stopped")
+            .field("ended", &self.end.get().is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a runner cannot be started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A run is under way. Wait for [`RunnerHandle::stopped`] first.
+    Running,
+    /// The user drives this runner by `run()`.
+    DrivenByUser,
+    /// The task of the runner has ended, because its runtime was shut down.
+    Gone,
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Running => "a run is under way, wait for its end before starting again",
+            Self::DrivenByUser => "this runner was not started in a task, call run() again instead",
+            Self::Gone => "the task of this runner ended with its runtime, make a new runner",
+        })
+    }
+}
+
+impl Error for StartError {}

@@ -1,0 +1,651 @@
+//! Connects a supplier, a sink and a consumer: [`Runner`].
+
+mod control;
+mod handle;
+mod health;
+mod report;
+
+use std::{
+    fmt,
+    future::poll_fn,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use futures::future::{Either, select};
+
+use self::control::{Control, Driver, RunPhase, RunResult, StopBy};
+pub use self::{
+    handle::{RunnerHandle, StartError, Stopped},
+    health::{Health, RunState, Stats},
+    report::{Abandoned, Fate, Report, RunError},
+};
+use crate::{
+    Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, Runtime, RuntimeExt,
+    SinkOptions, SkipFailed, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSupplier,
+    sink::{DecideBoxed, Fault, KeysOf, Sink, Unsettled},
+    trace::{Chain, debug, error, info, warn},
+};
+
+/// Fetches updates from a supplier and hands them to a consumer, until told to stop.
+///
+/// Either [`start`](Self::start) it, which runs it in a task and gives a handle, or drive
+/// [`run`](Self::run) yourself.
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use std::{convert::Infallible, num::NonZeroUsize, sync::Arc, time::Duration};
+/// use runner_core::{Delivery, Key, Runner, RuntimeExt, UpdateSupplier, testing::SimRuntime};
+///
+/// struct Ticks(u64);
+///
+/// impl UpdateSupplier for Ticks {
+///     type Update = u64;
+///     type Error = Infallible;
+///
+///     async fn supply(&mut self, limit: NonZeroUsize) -> Result<Vec<u64>, Infallible> {
+///         let first = self.0;
+///         self.0 += limit.get() as u64;
+///         Ok((first..self.0).collect())
+///     }
+/// }
+///
+/// let sim = SimRuntime::new(1);
+/// let runtime = Arc::new(sim.clone());
+/// let sleeper = sim.clone();
+/// let handle = Runner::for_each(runtime, Ticks(0), move |_tick: Delivery<u64>| {
+///     let sleeper = sleeper.clone();
+///     async move { sleeper.sleep(Duration::from_millis(10)).await }
+/// })
+/// .sequentialize(|tick| [Key::new("last digit", (tick % 10) as i64)])
+/// .start();
+///
+/// let report = sim.block_on(async {
+///     sim.sleep(Duration::from_secs(1)).await;
+///     handle.stop().await.expect("nothing failed")
+/// });
+/// assert_eq!(report.counters.finished, report.counters.supplied);
+/// # }
+/// ```
+///
+/// # Defaults
+///
+/// Up to 500 updates at once, in no particular order, without a timeout; a failing update is logged
+/// and given up; transient failures of the supplier are retried for ever.
+pub struct Runner<S: UpdateSupplier, C> {
+    source: Source<S>,
+    consumer: Arc<C>,
+    options: SinkOptions,
+    keys: Option<Arc<KeysOf<S::Update>>>,
+    policy: Arc<dyn DecideBoxed<S::Update>>,
+    control: Arc<Control<S::Update>>,
+}
+
+impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
+    /// Connects a supplier and a consumer.
+    pub fn new(runtime: Arc<dyn Runtime>, supplier: S, consumer: C) -> Self {
+        let source = Source::new(Arc::clone(&runtime), supplier, SourceOptions::default());
+        Self {
+            control: Control::new(runtime, source.status(), Some(STALL_AFTER)),
+            source,
+            consumer: Arc::new(consumer),
+            options: SinkOptions::default(),
+            keys: None,
+            policy: Arc::new(SkipFailed),
+        }
+    }
+
+    /// How updates are handed to the consumer. Default: concurrently, 500 at a time.
+    #[must_use]
+    pub fn sink(mut self, options: SinkOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// How updates are fetched.
+    #[must_use]
+    pub fn source(mut self, options: SourceOptions) -> Self {
+        self.source.set_options(options);
+        self
+    }
+
+    /// Handles updates that share a key one after the other, in the order in which they arrived.
+    ///
+    /// All other updates are handled at the same time. An update may have several keys, or none. It
+    /// waits in the sink, where it costs neither a slot nor a task. Default: no keys.
+    ///
+    /// A key function that panics sends its update to the error policy.
+    #[must_use]
+    pub fn sequentialize<F, K>(mut self, keys: F) -> Self
+    where
+        F: Fn(&S::Update) -> K + Send + Sync + 'static,
+        K: IntoIterator<Item = Key>,
+    {
+        self.keys = Some(Arc::new(move |update, each| {
+            keys(update).into_iter().for_each(each);
+        }));
+        self
+    }
+
+    /// What happens to updates that are not handled. Default: [`SkipFailed`].
+    #[must_use]
+    pub fn policy(mut self, policy: impl ErrorPolicy<S::Update>) -> Self {
+        self.policy = Arc::new(policy);
+        self
+    }
+
+    /// After how long without a settled update [`Health::is_live`] says no, although updates are in
+    /// flight. Default: 5 minutes, longer than any handler should take. `None`: never.
+    #[must_use]
+    pub fn stall_after(self, span: Option<Duration>) -> Self {
+        self.control.lock().stall_after = span;
+        self
+    }
+
+    /// A handle to the runner, for use with [`run`](Self::run).
+    #[must_use]
+    pub fn handle(&self) -> RunnerHandle<S::Update> {
+        RunnerHandle::new(Arc::clone(&self.control))
+    }
+
+    /// Runs until [`RunnerHandle::stop`] is called or the run fails.
+    ///
+    /// Handlers run as tasks of the runtime; this future fetches updates and keeps the time. It may
+    /// be called again after it has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`RunError`] for every end that was not asked for.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future cancels the run: polling ends, updates that have not started are
+    /// abandoned, handlers are dropped at the next point where they wait, and nothing is confirmed,
+    /// so that updates may be delivered again. Use [`RunnerHandle::stop`] for a graceful end.
+    pub async fn run(&mut self) -> Result<Report<S::Update>, RunError<S::Update>> {
+        self.run_once(|report| RunError::Dropped { report }).await
+    }
+
+    /// Runs in a task of the runtime, at once.
+    ///
+    /// After a stop, the task is parked until [`RunnerHandle::start`] or until the last handle is
+    /// dropped. Dropping the handles does not stop a run.
+    pub fn start(mut self) -> RunnerHandle<S::Update>
+    where
+        C: 'static,
+    {
+        let handle = self.handle();
+        let control = Arc::clone(&self.control);
+        control.lock().driver = Driver::Task;
+        let gone = Gone(Arc::clone(&control));
+        let runtime = Arc::clone(&control.runtime);
+        runtime.spawn(Box::pin(async move {
+            let _gone = gone;
+            loop {
+                // The result reaches everyone through the handles.
+                let _ = self
+                    .run_once(|report| RunError::RuntimeGone { report })
+                    .await;
+                let restart = control.until(|state| match state.driver {
+                    Driver::Restarting => Some(true),
+                    _ if state.handles == 0 => Some(false),
+                    _ => None,
+                });
+                if !restart.await {
+                    break;
+                }
+            }
+        }));
+        handle
+    }
+
+    /// One run, from the first fetch to the report.
+    ///
+    /// `cut_short` names the error if the future is dropped.
+    async fn run_once(
+        &mut self,
+        cut_short: fn(Report<S::Update>) -> RunError<S::Update>,
+    ) -> RunResult<S::Update> {
+        let control = Arc::clone(&self.control);
+        let sink = Sink::new(
+            Arc::clone(&control.runtime),
+            Arc::clone(&self.consumer),
+            &self.options,
+            self.keys.clone(),
+            Arc::clone(&self.policy),
+        );
+        let began = control.runtime.now();
+        control.begin(&sink);
+        let mut guard = RunGuard {
+            control: &control,
+            sink: &sink,
+            began,
+            cut_short,
+            armed: true,
+        };
+        if let Some(concurrency) = control.lock().concurrency {
+            sink.set_concurrency(concurrency);
+        }
+        info!("runner started");
+        let result = {
+            let shared = Shared {
+                control: &control,
+                sink: &sink,
+            };
+            let mut run = Run {
+                source: &mut self.source,
+                shared,
+                began,
+            };
+            // The last run was cut short: the supplier goes back to where that one got.
+            let unclosed = control.lock().unclosed.take();
+            if let Some(prefix) = unclosed {
+                run.close(prefix).await;
+            }
+            let mut ticking = pin!(sink.tick());
+            let mut running = pin!(run.to_end());
+            poll_fn(|cx| {
+                // Both in this one task: time-outs need no task of their own.
+                let _: Poll<()> = ticking.as_mut().poll(cx);
+                running.as_mut().poll(cx)
+            })
+            .await
+        };
+        guard.armed = false;
+        drop(guard);
+        match &result {
+            Ok(report) => info!(report = %report, "runner stopped"),
+            Err(error) => error!(error = %Chain(error), "runner failed"),
+        }
+        control.finish(result.clone());
+        result
+    }
+}
+
+impl<S: UpdateSupplier> Runner<S, ()> {
+    /// Connects a supplier and a closure.
+    ///
+    /// The same as [`Runner::new`] with a closure, but the compiler can tell the type of the
+    /// argument.
+    pub fn for_each<F, Fut>(
+        runtime: Arc<dyn Runtime>,
+        supplier: S,
+        handler: F,
+    ) -> Runner<S, impl UpdateConsumer<S::Update>>
+    where
+        F: Fn(Delivery<S::Update>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: HandlerOutput> + Send,
+    {
+        Runner::new(runtime, supplier, handler)
+    }
+
+    /// Connects a supplier and a closure that needs something to work with.
+    ///
+    /// `state` is cloned for every update; wrap what is costly to clone in an `Arc`.
+    pub fn for_each_with<T, F, Fut>(
+        runtime: Arc<dyn Runtime>,
+        supplier: S,
+        state: T,
+        handler: F,
+    ) -> Runner<S, impl UpdateConsumer<S::Update>>
+    where
+        T: Clone + Send + Sync + 'static,
+        F: Fn(T, Delivery<S::Update>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: HandlerOutput> + Send,
+    {
+        Runner::new(runtime, supplier, move |update| {
+            handler(state.clone(), update)
+        })
+    }
+}
+
+impl<S: UpdateSupplier, C> fmt::Debug for Runner<S, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner")
+            .field("runtime", &self.control.runtime)
+            .field("options", &self.options)
+            .field("sequentialized", &self.keys.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long a handler may keep the runner from looking alive.
+const STALL_AFTER: Duration = Duration::from_secs(5 * 60);
+
+/// How long cancelled handlers have to reach a point where they wait.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// After a deadline, everything is over at most this much later.
+const OVERTIME: Duration = Duration::from_secs(1);
+
+/// How long a supplier may take to confirm and flush. A supplier with a shorter limit of its own,
+/// such as the update fetcher, never gets near it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One run under way.
+struct Run<'a, S: UpdateSupplier> {
+    source: &'a mut Source<S>,
+    shared: Shared<'a, S::Update>,
+    began: Instant,
+}
+
+/// What a run shares with handles and workers.
+struct Shared<'a, U: Send + Sync + 'static> {
+    control: &'a Arc<Control<U>>,
+    sink: &'a Arc<Sink<U>>,
+}
+
+impl<U: Send + Sync + 'static> Clone for Shared<'_, U> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<U: Send + Sync + 'static> Copy for Shared<'_, U> {}
+
+/// Why a run comes to its end.
+enum Reason {
+    Requested,
+    Supply(SourceError),
+    Fault(Fault),
+}
+
+/// What the fetch loop does next.
+enum Next<T> {
+    Go(T),
+    Again,
+    End(Reason),
+}
+
+impl<S: UpdateSupplier> Run<'_, S> {
+    async fn to_end(&mut self) -> RunResult<S::Update> {
+        let reason = self.fetch_all().await;
+        let reason = self.shared.drain(reason).await;
+        let report = self.settle(&reason).await;
+        match reason {
+            Reason::Requested => Ok(report),
+            Reason::Supply(SourceError::Supply(source)) => Err(RunError::Supply {
+                source: Arc::new(source),
+                report,
+            }),
+            Reason::Supply(SourceError::Panicked(panic)) => {
+                Err(RunError::SupplierPanicked { panic, report })
+            }
+            Reason::Fault(Fault::Policy { cause }) => Err(RunError::Policy { cause, report }),
+            Reason::Fault(Fault::RuntimeGone) => Err(RunError::RuntimeGone { report }),
+        }
+    }
+
+    /// Fetches while there is room, until something ends the run.
+    async fn fetch_all(&mut self) -> Reason {
+        let shared = self.shared;
+        let mut choked = false;
+        loop {
+            let limit = match shared.permission().await {
+                Next::Go(()) => {
+                    choked = shared.warn_if_choked(choked);
+                    shared.unless_interrupted(shared.sink.room()).await
+                }
+                Next::Again => Next::Again,
+                Next::End(reason) => Next::End(reason),
+            };
+            let limit = match limit {
+                Next::Go(limit) => limit,
+                Next::Again => continue,
+                Next::End(reason) => return reason,
+            };
+            // A stop, a pause or a fault drops the call.
+            match shared.unless_interrupted(self.source.next(limit)).await {
+                Next::Go(Some(Ok(batch))) => {
+                    if batch.len() > limit.get() {
+                        debug!(
+                            limit = limit.get(),
+                            count = batch.len(),
+                            "the supplier returned more updates than asked for"
+                        );
+                    }
+                    // Before, so that time without updates is not taken for a standstill.
+                    shared.look();
+                    shared.sink.add(batch);
+                }
+                Next::Go(Some(Err(error))) => return Reason::Supply(error),
+                // Closed by hand; the next call opens it again.
+                Next::Go(None) | Next::Again => {}
+                Next::End(reason) => return reason,
+            }
+        }
+    }
+
+    /// Confirms what is settled and writes the report.
+    async fn settle(&mut self, reason: &Reason) -> Report<S::Update> {
+        let Shared { control, sink } = self.shared;
+        let unsettled = sink.take_abandoned();
+        let prefix = settled_prefix(sink, &unsettled);
+        let closing = match reason {
+            // Nothing of a supplier can be expected to work without a runtime.
+            Reason::Fault(Fault::RuntimeGone) => {
+                control.lock().unclosed = Some(prefix);
+                None
+            }
+            _ => self.close(prefix).await,
+        };
+        report(control, sink, self.began, unsettled, closing)
+    }
+
+    /// Tells the supplier what is settled; `None` if it could not be told.
+    async fn close(&mut self, prefix: usize) -> Option<Closing> {
+        let shared = self.shared;
+        let close_by = shared.control.runtime.now().checked_add(CLOSE_TIMEOUT);
+        // A stop with a deadline ends at most `OVERTIME` after it, whatever the supplier does.
+        let too_late = shared.until_stop_by(|stop_by| {
+            let stop_by = stop_by.and_then(|deadline| deadline.checked_add(OVERTIME));
+            [close_by, stop_by].into_iter().flatten().min()
+        });
+        let closing = pin!(self.source.close(prefix));
+        match select(closing, pin!(too_late)).await {
+            Either::Left((Ok(closing), _)) => Some(closing),
+            Either::Left((Err(error), _)) => {
+                warn!(error = %Chain(&error), "the supplier could not be closed");
+                let _ = error;
+                None
+            }
+            Either::Right(_) => {
+                warn!(timeout = ?CLOSE_TIMEOUT, "the supplier could not be closed in time");
+                None
+            }
+        }
+    }
+}
+
+impl<U: Send + Sync + 'static> Shared<'_, U> {
+    /// Waits while the run is paused.
+    async fn permission(self) -> Next<()> {
+        let resumed = self.control.until(|state| {
+            if state.stop.is_some() {
+                Some(Next::End(Reason::Requested))
+            } else if state.paused {
+                None
+            } else {
+                Some(Next::Go(()))
+            }
+        });
+        match select(pin!(self.sink.fault()), pin!(resumed)).await {
+            Either::Left((fault, _)) => Next::End(Reason::Fault(fault)),
+            Either::Right((next, _)) => next,
+        }
+    }
+
+    /// Drops `work` when a stop, a pause or a fault comes first.
+    async fn unless_interrupted<T>(self, work: impl Future<Output = T>) -> Next<T> {
+        let changed = self.control.until(|state| {
+            if state.stop.is_some() {
+                Some(Next::End(Reason::Requested))
+            } else if state.paused {
+                Some(Next::Again)
+            } else {
+                None
+            }
+        });
+        let (faulted, changed) = (pin!(self.sink.fault()), pin!(changed));
+        match select(select(faulted, changed), pin!(work)).await {
+            Either::Left((Either::Left((fault, _)), _)) => Next::End(Reason::Fault(fault)),
+            Either::Left((Either::Right((next, _)), _)) => next,
+            Either::Right((value, _)) => Next::Go(value),
+        }
+    }
+
+    /// Waits for what is held, as long as the stop allows.
+    async fn drain(self, reason: Reason) -> Reason {
+        self.control
+            .change(|state| state.phase = RunPhase::Stopping);
+        if matches!(reason, Reason::Fault(Fault::RuntimeGone)) {
+            self.sink.abandon();
+            self.sink.give_up();
+            return reason;
+        }
+        self.sink.stop();
+        let overdue = self.until_stop_by(|stop_by| stop_by);
+        match select(pin!(self.sink.idle()), pin!(overdue)).await {
+            Either::Left(_) => {}
+            Either::Right(((), idle)) => {
+                warn!("the time to stop is over, cancelling the handlers that are left");
+                self.sink.abandon();
+                if let Either::Right(_) = select(idle, self.control.runtime.sleep(GRACE)).await {
+                    self.sink.give_up();
+                }
+            }
+        }
+        // While it was drained, the policy may have asked for the end as well.
+        match self.sink.halted() {
+            Some(fault) if !matches!(reason, Reason::Fault(_)) => Reason::Fault(fault),
+            _ => reason,
+        }
+    }
+
+    /// Resolves at the point in time that `by` makes of the deadline of the stop, which may still
+    /// be moved forward.
+    async fn until_stop_by(self, by: impl Fn(Option<Instant>) -> Option<Instant>) {
+        loop {
+            let stop = self.control.lock().stop;
+            let changed = self
+                .control
+                .until(|state| (state.stop != stop).then_some(()));
+            let Some(deadline) = by(stop.and_then(|StopBy(deadline)| deadline)) else {
+                changed.await;
+                continue;
+            };
+            let sleep = self.control.runtime.sleep_until(deadline);
+            if let Either::Right(_) = select(pin!(changed), sleep).await {
+                return;
+            }
+        }
+    }
+
+    /// Notes whether the sink makes progress.
+    fn look(self) {
+        let gauges = self.sink.gauges();
+        let now = self.control.runtime.now();
+        self.control.lock().pulse.look(&gauges, now);
+    }
+
+    /// Says once why no more updates are fetched, and again only after that has been overcome.
+    fn warn_if_choked(self, warned: bool) -> bool {
+        let Some(choked) = self.sink.choked() else {
+            return false;
+        };
+        if !warned {
+            let key = choked
+                .key
+                .map_or_else(|| "none".to_owned(), |key| key.to_string());
+            warn!(
+                key = %key,
+                depth = choked.depth,
+                age = ?choked.age,
+                "too many updates wait for their turn, fetching no more"
+            );
+            let _ = key;
+        }
+        true
+    }
+}
+
+/// How many updates, from the first one of the run, are settled without a gap.
+fn settled_prefix<U: Send + Sync + 'static>(sink: &Sink<U>, unsettled: &[Unsettled<U>]) -> usize {
+    let end = unsettled
+        .first()
+        .map_or_else(|| sink.gauges().counters.supplied, |first| first.seq);
+    usize::try_from(end).unwrap_or(usize::MAX)
+}
+
+fn report<U: Send + Sync + 'static>(
+    control: &Control<U>,
+    sink: &Sink<U>,
+    began: Instant,
+    unsettled: Vec<Unsettled<U>>,
+    closing: Option<Closing>,
+) -> Report<U> {
+    let fate = |seq: u64| match closing {
+        None => Fate::Unknown,
+        Some(closing) => match closing.redelivers_from {
+            Some(first) if seq >= first as u64 => Fate::Redelivered,
+            _ => Fate::Lost,
+        },
+    };
+    Report {
+        counters: sink.gauges().counters,
+        abandoned: unsettled
+            .into_iter()
+            .map(|unsettled| {
+                let fate = fate(unsettled.seq);
+                Abandoned::new(unsettled, fate)
+            })
+            .collect(),
+        confirmation: closing.map_or(Confirmation::Failed, |closing| closing.confirmation),
+        latency: sink.latency(),
+        duration: control.runtime.now().saturating_duration_since(began),
+    }
+}
+
+/// Ends a run whose future is dropped.
+struct RunGuard<'a, U: Send + Sync + 'static> {
+    control: &'a Control<U>,
+    sink: &'a Arc<Sink<U>>,
+    began: Instant,
+    cut_short: fn(Report<U>) -> RunError<U>,
+    armed: bool,
+}
+
+impl<U: Send + Sync + 'static> Drop for RunGuard<'_, U> {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        self.sink.abandon();
+        self.sink.give_up();
+        let unsettled = self.sink.take_abandoned();
+        // The supplier cannot be told now; the next run tells it first.
+        self.control.lock().unclosed = Some(settled_prefix(self.sink, &unsettled));
+        let report = report(self.control, self.sink, self.began, unsettled, None);
+        warn!(report = %report, "run cut short");
+        self.control.finish(Err((self.cut_short)(report)));
+    }
+}
+
+/// Says that the task of a started runner has ended.
+struct Gone<U: Send + Sync + 'static>(Arc<Control<U>>);
+
+impl<U: Send + Sync + 'static> Drop for Gone<U> {
+    fn drop(&mut self) {
+        let never_ran = self.0.change(|state| {
+            state.driver = Driver::Gone;
+            state.end.get().is_none()
+        });
+        if never_ran {
+            // The runtime dropped the task before its first poll, or before a restart.
+            let report = Report::empty();
+            self.0.finish(Err(RunError::RuntimeGone { report }));
+        }
+    }
+}

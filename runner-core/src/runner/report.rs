@@ -1,0 +1,305 @@
+//! How a run ended: [`Report`] and [`RunError`].
+
+use std::{error::Error, fmt, num::NonZeroU32, sync::Arc, time::Duration};
+
+use crate::{
+    Cause, Confirmation, Counters, Delivery, LatencySummary, SupplyError, sink::Unsettled,
+    ticket::Ticket,
+};
+
+/// What became of the updates of one run.
+///
+/// Cheap to clone: everyone who waits for the end of a run gets the same report.
+pub struct Report<U> {
+    /// How the updates ended, in numbers.
+    pub counters: Counters,
+    /// Every update that was neither finished nor given up, oldest first.
+    pub abandoned: Arc<[Abandoned<U>]>,
+    /// Whether the upstream knows what was handled.
+    pub confirmation: Confirmation,
+    /// From the arrival of an update to its settlement.
+    pub latency: LatencySummary,
+    /// How long the run took.
+    pub duration: Duration,
+}
+
+impl<U> Report<U> {
+    /// Of a run that never began.
+    pub(crate) fn empty() -> Self {
+        Self {
+            counters: Counters::default(),
+            abandoned: Arc::new([]),
+            confirmation: Confirmation::NotNeeded,
+            latency: LatencySummary::default(),
+            duration: Duration::ZERO,
+        }
+    }
+}
+
+impl<U> Clone for Report<U> {
+    fn clone(&self) -> Self {
+        Self {
+            abandoned: Arc::clone(&self.abandoned),
+            ..*self
+        }
+    }
+}
+
+impl<U> fmt::Debug for Report<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Report")
+            .field("counters", &self.counters)
+            .field("abandoned", &self.abandoned)
+            .field("confirmation", &self.confirmation)
+            .field("latency", &self.latency)
+            .field("duration", &self.duration)
+            .finish()
+    }
+}
+
+/// One line for people: only what happened is mentioned.
+impl<U> fmt::Display for Report<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counters {
+            supplied,
+            finished,
+            failed,
+            panicked,
+            timed_out,
+            undecodable,
+            overflowed,
+            abandoned,
+            retried,
+            detached,
+        } = self.counters;
+        write!(
+            f,
+            "{supplied} updates in {:.1?}: {finished} finished",
+            self.duration
+        )?;
+        for (count, what) in [
+            (failed, "failed"),
+            (panicked, "panicked"),
+            (timed_out, "timed out"),
+            (undecodable, "undecodable"),
+            (overflowed, "overflowed"),
+            (abandoned, "abandoned"),
+            (retried, "attempts repeated"),
+            (detached, "late"),
+        ] {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        match self.confirmation {
+            Confirmation::NotNeeded => Ok(()),
+            Confirmation::Confirmed { position } => write!(f, "; confirmed up to {position}"),
+            Confirmation::Assumed { position } => {
+                write!(f, "; confirmed up to {position}, as far as can be known")
+            }
+            Confirmation::Failed => f.write_str("; nothing confirmed"),
+            Confirmation::Unconfirmed { position } => {
+                write!(
+                    f,
+                    "; not confirmed up to {position}, expect the last updates once more"
+                )
+            }
+        }
+    }
+}
+
+/// An update that was neither finished nor given up before its run ended.
+pub struct Abandoned<U> {
+    /// The update itself.
+    pub update: Delivery<U>,
+    /// Counts updates in the order in which they were supplied, from 0 at the beginning of the run.
+    pub id: u64,
+    /// Which attempt it would have been, or was; the first one is 1.
+    pub attempt: NonZeroU32,
+    /// Whether a handler has seen it, so that some of its effects may exist.
+    pub started: bool,
+    /// Whether its handler was told to end and did not: it may still be at work.
+    pub unresponsive: bool,
+    /// Whether it comes again.
+    pub fate: Fate,
+}
+
+/// Whether an abandoned update comes again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fate {
+    /// The supplier returns it once more to the next run.
+    Redelivered,
+    /// The supplier has let go of it: this report holds the only copy.
+    Lost,
+    /// The supplier could not be asked, because the run was cut short or closing it failed.
+    Unknown,
+}
+
+impl<U> Abandoned<U> {
+    pub(crate) fn new(unsettled: Unsettled<U>, fate: Fate) -> Self {
+        let Unsettled {
+            share,
+            seq,
+            attempt,
+            started,
+            unresponsive,
+        } = unsettled;
+        Self {
+            update: share.deliver(attempt, Ticket::NONE),
+            id: seq,
+            attempt,
+            started,
+            unresponsive,
+            fate,
+        }
+    }
+}
+
+impl<U> fmt::Debug for Abandoned<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Abandoned")
+            .field("id", &self.id)
+            .field("attempt", &self.attempt)
+            .field("started", &self.started)
+            .field("unresponsive", &self.unresponsive)
+            .field("fate", &self.fate)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a run ended although nobody asked it to.
+///
+/// Every variant but the last carries the report: what was held when the failure happened was
+/// brought to an end as after `stop()`.
+#[non_exhaustive]
+pub enum RunError<U> {
+    /// Updates cannot be fetched, and trying again cannot help.
+    Supply {
+        /// What the supplier said.
+        source: Arc<SupplyError>,
+        /// What became of the updates.
+        report: Report<U>,
+    },
+    /// The supplier panicked.
+    SupplierPanicked {
+        /// The text of the panic.
+        panic: Arc<str>,
+        /// What became of the updates.
+        report: Report<U>,
+    },
+    /// The error policy answered [`Verdict::Stop`](crate::Verdict::Stop). The update in question is
+    /// among the abandoned ones.
+    Policy {
+        /// What the policy was asked about.
+        cause: Cause,
+        /// What became of the updates.
+        report: Report<U>,
+    },
+    /// The runtime was shut down while the runner was at work.
+    RuntimeGone {
+        /// What became of the updates.
+        report: Report<U>,
+    },
+    /// The future of the run was dropped. Handlers were cancelled, nothing was confirmed.
+    Dropped {
+        /// What became of the updates.
+        report: Report<U>,
+    },
+}
+
+impl<U> RunError<U> {
+    /// What became of the updates of the run.
+    #[must_use]
+    pub fn report(&self) -> &Report<U> {
+        match self {
+            Self::Supply { report, .. }
+            | Self::SupplierPanicked { report, .. }
+            | Self::Policy { report, .. }
+            | Self::RuntimeGone { report }
+            | Self::Dropped { report } => report,
+        }
+    }
+}
+
+impl<U> Clone for RunError<U> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Supply { source, report } => Self::Supply {
+                source: Arc::clone(source),
+                report: report.clone(),
+            },
+            Self::SupplierPanicked { panic, report } => Self::SupplierPanicked {
+                panic: Arc::clone(panic),
+                report: report.clone(),
+            },
+            Self::Policy { cause, report } => Self::Policy {
+                cause: cause.clone(),
+                report: report.clone(),
+            },
+            Self::RuntimeGone { report } => Self::RuntimeGone {
+                report: report.clone(),
+            },
+            Self::Dropped { report } => Self::Dropped {
+                report: report.clone(),
+            },
+        }
+    }
+}
+
+impl<U> fmt::Display for RunError<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Supply { .. } => f.write_str("the run ended because updates cannot be fetched"),
+            Self::SupplierPanicked { panic, .. } => {
+                write!(f, "the run ended because the supplier panicked: {panic}")
+            }
+            Self::Policy { .. } => f.write_str("the run was ended by the error policy"),
+            Self::RuntimeGone { .. } => f.write_str(
+                "the run ended because its async runtime was shut down; stop the runner before the \
+                 runtime",
+            ),
+            Self::Dropped { .. } => f.write_str(
+                "the run ended because its future was dropped; call stop() and await the report \
+                 for a graceful end",
+            ),
+        }
+    }
+}
+
+impl<U> fmt::Debug for RunError<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Supply { source, report } => f
+                .debug_struct("Supply")
+                .field("source", source)
+                .field("report", report)
+                .finish(),
+            Self::SupplierPanicked { panic, report } => f
+                .debug_struct("SupplierPanicked")
+                .field("panic", panic)
+                .field("report", report)
+                .finish(),
+            Self::Policy { cause, report } => f
+                .debug_struct("Policy")
+                .field("cause", cause)
+                .field("report", report)
+                .finish(),
+            Self::RuntimeGone { report } => f
+                .debug_struct("RuntimeGone")
+                .field("report", report)
+                .finish(),
+            Self::Dropped { report } => f.debug_struct("Dropped").field("report", report).finish(),
+        }
+    }
+}
+
+impl<U> Error for RunError<U> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Supply { source, .. } => Some(&**source),
+            Self::Policy { cause, .. } => Some(cause),
+            Self::SupplierPanicked { .. } | Self::RuntimeGone { .. } | Self::Dropped { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! How updates in flight expire.
+//!
+//! All handlers have the same time, and it starts when they first wait, read under the lock. So the
+//! order in which they enter the list is the order of their deadlines, and one timer for the head
+//! is enough. A deadline that was moved by hand leaves the list for a sorted set, so that the
+//! common path does not pay for it.
+
+use std::{
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use super::queue::{Cancel, Clock, Effects, NONE, Queue, State, Timeout};
+use crate::{ticket::Ticket, trace::warn};
+
+impl<U> Queue<U> {
+    /// The earliest point in time at which [`expire`](Self::expire) has something to do.
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let listed = match self.oldest {
+            NONE => None,
+            oldest => self.nodes[oldest as usize].deadline,
+        };
+        let moved = self.moved.first().map(|(deadline, _)| *deadline);
+        let retry = self.retries.first().map(|(due, _)| *due);
+        [listed, moved, retry].into_iter().flatten().min()
+    }
+
+    /// Ends every handler whose time is over, and readies every update whose retry is due.
+    pub(crate) fn expire(&mut self, now: Instant) -> Effects<U> {
+        let mut effects = Effects::default();
+        while self.oldest != NONE
+            && self.nodes[self.oldest as usize]
+                .deadline
+                .is_some_and(|deadline| deadline <= now)
+        {
+            self.expire_one(self.oldest, &mut effects.wakers);
+        }
+        while let Some(&(deadline, ticket)) = self.moved.first()
+            && deadline <= now
+        {
+            self.expire_one(ticket.index, &mut effects.wakers);
+        }
+        // Latest first, so that the one that was due first ends up in front.
+        if self.retries.first().is_some_and(|(due, _)| *due <= now) {
+            let later = self.retries.split_off(&(now, Ticket::NONE));
+            for (_, ticket) in std::mem::replace(&mut self.retries, later)
+                .into_iter()
+                .rev()
+            {
+                self.retry_now(ticket);
+            }
+        }
+        effects.recruits = self.recruit();
+        self.wake_satisfied(&mut effects.wakers);
+        effects
+    }
+
+    /// The current deadline of an update.
+    pub(crate) fn deadline(&mut self, ticket: Ticket) -> Option<Instant> {
+        self.node(ticket)?.deadline
+    }
+
+    /// Moves the deadline of one update to `by` from now, if that is later.
+    ///
+    /// `false` if it has expired, was cancelled or has ended.
+    pub(crate) fn extend(
+        &mut self,
+        ticket: Ticket,
+        by: Duration,
+        now: impl FnOnce() -> Instant,
+    ) -> bool {
+        let timeout = self.limits.timeout;
+        let Some(node) = self.node(ticket) else {
+            return false;
+        };
+        if node.cancel.is_some() || node.state == State::Detached {
+            return false;
+        }
+        if timeout.is_none() {
+            return true;
+        }
+        if node.clock == Clock::Off && node.waker.is_some() {
+            // It waits already and has no clock: its timeout is beyond what can be expressed.
+            return true;
+        }
+        let now = now();
+        let until = now.checked_add(by).unwrap_or_else(|| far_future(now));
+        let node = self.node(ticket).expect("looked up above");
+        if node.clock == Clock::Off {
+            // Kept until the clock starts.
+            node.deadline = node.deadline.max(Some(until));
+        } else if node.deadline.is_some_and(|deadline| deadline < until) {
+            self.stop_clock(ticket.index);
+            self.set_clock(ticket, until);
+        }
+        true
+    }
+
+    /// Starts the clock of an update that has begun to wait.
+    pub(super) fn start_clock(
+        &mut self,
+        ticket: Ticket,
+        limit: Duration,
+        timeout: Timeout,
+        now: Instant,
+    ) {
+        let Some(deadline) = now.checked_add(limit) else {
+            return;
+        };
+        let newest = self.newest;
+        let node = &mut self.nodes[ticket.index as usize];
+        let extended = node.deadline.take().filter(|extended| *extended > deadline);
+        match (timeout, extended) {
+            (Timeout::Own, _) => self.set_clock(ticket, deadline),
+            (Timeout::Shared, Some(extended)) => self.set_clock(ticket, extended),
+            (Timeout::Shared, None) => {
+                node.deadline = Some(deadline);
+                node.clock = Clock::Listed;
+                node.previous = newest;
+                match newest {
+                    NONE => self.oldest = ticket.index,
+                    newest => self.nodes[newest as usize].next = ticket.index,
+                }
+                self.newest = ticket.index;
+            }
+        }
+    }
+
+    /// Takes an update out of the list or the set that holds its deadline.
+    pub(super) fn stop_clock(&mut self, index: u32) {
+        let node = &mut self.nodes[index as usize];
+        let deadline = node.deadline.take();
+        match std::mem::replace(&mut node.clock, Clock::Off) {
+            Clock::Off => {}
+            Clock::Listed => {
+                let (previous, next) = (node.previous, node.next);
+                node.previous = NONE;
+                node.next = NONE;
+                match previous {
+                    NONE => self.oldest = next,
+                    previous => self.nodes[previous as usize].next = next,
+                }
+                match next {
+                    NONE => self.newest = previous,
+                    next => self.nodes[next as usize].previous = previous,
+                }
+            }
+            Clock::Moved => {
+                let ticket = Ticket {
+                    seq: node.seq,
+                    index,
+                };
+                let deadline = deadline.expect("a moved clock has a deadline");
+                self.moved.remove(&(deadline, ticket));
+            }
+        }
+    }
+
+    /// Gives an update a deadline of its own.
+    fn set_clock(&mut self, ticket: Ticket, deadline: Instant) {
+        let node = &mut self.nodes[ticket.index as usize];
+        node.deadline = Some(deadline);
+        node.clock = Clock::Moved;
+        self.moved.insert((deadline, ticket));
+    }
+
+    fn expire_one(&mut self, index: u32, wakers: &mut Vec<Waker>) {
+        self.stop_clock(index);
+        let node = &mut self.nodes[index as usize];
+        match self.limits.max_detached {
+            Some(max) if !node.deciding => {
+                if self.detached < max {
+                    node.state = State::Detached;
+                    self.running -= 1;
+                    self.detached += 1;
+                    self.counters.detached += 1;
+                    warn!(
+                        update = node.seq,
+                        "handler timed out and goes on without a slot"
+                    );
+                } else {
+                    warn!(
+                        update = node.seq,
+                        "handler timed out and keeps its slot: too many go on already"
+                    );
+                }
+            }
+            _ => {
+                node.cancel = Some(Cancel::Timeout);
+                wakers.extend(node.waker.take());
+            }
+        }
+    }
+}
+
+/// A point in time that no run lives to see.
+pub(super) fn far_future(now: Instant) -> Instant {
+    const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+    now.checked_add(CENTURY).unwrap_or(now)
+}

@@ -1,0 +1,323 @@
+//! Between source and consumer: order by key, the decaying queue, and the tasks that empty it.
+//!
+//! `queue.rs` decides, `worker.rs` runs handlers, and this file is the lock between them. No lock is
+//! held across an await, a call of user code, a spawn or a wake-up.
+
+mod decay;
+mod latency;
+mod options;
+mod order;
+mod queue;
+mod snapshot;
+mod waiters;
+mod worker;
+
+use std::{
+    fmt,
+    future::poll_fn,
+    num::NonZeroUsize,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+pub use self::{
+    latency::LatencySummary,
+    options::{OnTimeout, SinkOptions},
+    queue::Counters,
+    snapshot::{InFlight, Progress},
+};
+use self::{
+    order::KeyHasher,
+    queue::{Arrival, Effects, Interest, Queue},
+    worker::Duty,
+};
+pub(crate) use self::{
+    queue::{Fault, Unsettled},
+    snapshot::Gauges,
+    waiters::{WaiterId, Waiters},
+};
+use crate::{
+    BoxFuture, Cause, Failure, Key, Runtime, UpdateConsumer, Verdict,
+    delivery::{Chunk, Control, Share},
+    panics::{discard, guarded},
+    ticket::Ticket,
+};
+
+/// Everything between the source and the consumer of one run.
+pub(crate) struct Sink<U: Send + Sync + 'static> {
+    queue: Mutex<Queue<U>>,
+    stopping: AtomicBool,
+    runtime: Arc<dyn Runtime>,
+    keys: Option<Arc<KeysOf<U>>>,
+    hasher: KeyHasher,
+    policy: Arc<dyn DecideBoxed<U>>,
+    /// Makes the future of one task that starts handlers. Knows the type of the consumer, so that
+    /// nothing else has to.
+    work: Box<dyn Fn(Duty<U>) -> BoxFuture<'static> + Send + Sync>,
+    /// For deliveries, which must not keep the sink alive.
+    control: Weak<dyn Control>,
+}
+
+/// Calls its second argument with every key of the update.
+pub(crate) type KeysOf<U> = dyn Fn(&U, &mut dyn FnMut(Key)) + Send + Sync;
+
+/// The object-safe form of an error policy.
+pub(crate) trait DecideBoxed<U>: Send + Sync {
+    fn decide(&self, failure: Failure<U>) -> BoxFuture<'_, Verdict>;
+}
+
+impl<U: 'static, P: crate::ErrorPolicy<U>> DecideBoxed<U> for P {
+    fn decide(&self, failure: Failure<U>) -> BoxFuture<'_, Verdict> {
+        Box::pin(crate::ErrorPolicy::decide(self, failure))
+    }
+}
+
+impl<U: Send + Sync + 'static> Sink<U> {
+    pub(crate) fn new<C: UpdateConsumer<U>>(
+        runtime: Arc<dyn Runtime>,
+        consumer: Arc<C>,
+        options: &SinkOptions,
+        keys: Option<Arc<KeysOf<U>>>,
+        policy: Arc<dyn DecideBoxed<U>>,
+    ) -> Arc<Self> {
+        let hasher = KeyHasher::new(runtime.entropy());
+        Arc::new_cyclic(|control: &Weak<Self>| Self {
+            queue: Mutex::new(Queue::new(options)),
+            stopping: AtomicBool::new(false),
+            runtime,
+            keys,
+            hasher,
+            policy,
+            work: Box::new(move |duty| Box::pin(worker::work(duty, Arc::clone(&consumer)))),
+            control: control.clone(),
+        })
+    }
+
+    /// Takes in a batch. Never waits and never refuses; see [`room`](Self::room).
+    pub(crate) fn add(self: &Arc<Self>, batch: Vec<U>) {
+        // Keys come from code of the user, so they are all known before the lock is taken.
+        let mut hashes = Vec::new();
+        let mut arrivals = Vec::with_capacity(batch.len());
+        Chunk::split(batch, &self.control, |share| {
+            let first = hashes.len();
+            let refused = self.hash_keys(&share, &mut hashes).err();
+            arrivals.push((share, first..hashes.len(), refused));
+        });
+        let mut queue = self.lock();
+        // Read under the lock, so that arrival is in order of time.
+        let now = self.runtime.now();
+        for (share, keys, refused) in arrivals {
+            let arrival = match refused {
+                None => Arrival::Keys(&hashes[keys]),
+                Some(panic) => Arrival::Refused(Cause::Panic(panic)),
+            };
+            queue.arrive(share, arrival, now);
+        }
+        let effects = Effects {
+            recruits: queue.recruit(),
+            ..Effects::default()
+        };
+        drop(queue);
+        self.apply(effects);
+    }
+
+    /// How many updates to fetch, once there is enough room.
+    pub(crate) async fn room(&self) -> NonZeroUsize {
+        self.wait(Interest::Room, |queue| queue.room()).await
+    }
+
+    /// Resolves when nothing is held.
+    pub(crate) async fn idle(&self) {
+        self.wait(Interest::Idle, |queue| queue.is_empty().then_some(()))
+            .await;
+    }
+
+    /// Resolves when the sink halted by itself.
+    pub(crate) async fn fault(&self) -> Fault {
+        self.wait(Interest::Fault, |queue| queue.fault.clone())
+            .await
+    }
+
+    /// Why the sink halted by itself, if it did.
+    pub(crate) fn halted(&self) -> Option<Fault> {
+        self.lock().fault.clone()
+    }
+
+    /// Runs the clock: time-outs and retries happen while this is polled. Never ends.
+    pub(crate) async fn tick(self: &Arc<Self>) {
+        let mut armed: Option<(Instant, BoxFuture<'static>)> = None;
+        let mut waiter = Waiter::new(self);
+        poll_fn(|cx| -> Poll<()> {
+            loop {
+                if let Some((_, sleep)) = &mut armed
+                    && sleep.as_mut().poll(cx).is_ready()
+                {
+                    armed = None;
+                    let mut queue = self.lock();
+                    let effects = queue.expire(self.runtime.now());
+                    drop(queue);
+                    self.apply(effects);
+                }
+                let at = armed.as_ref().map(|(at, _)| *at);
+                let next = waiter.poll(Interest::Deadline(at), cx, |queue| {
+                    queue
+                        .next_deadline()
+                        .filter(|next| at.is_none_or(|at| *next < at))
+                });
+                // A timer that was set for a deadline which has moved on is left as it is: it fires
+                // once for nothing, which is cheaper than setting it anew for every update.
+                let Poll::Ready(next) = next else {
+                    return Poll::Pending;
+                };
+                armed = Some((next, self.runtime.sleep_until(next)));
+            }
+        })
+        .await;
+    }
+
+    /// Stops intake; what is held still starts.
+    pub(crate) fn stop(self: &Arc<Self>) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let effects = self.lock().stop();
+        self.apply(effects);
+    }
+
+    /// Abandons what has not started and cancels what runs.
+    pub(crate) fn abandon(self: &Arc<Self>) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let effects = self.lock().abandon();
+        self.apply(effects);
+    }
+
+    /// Settles what has not ended although it was cancelled.
+    pub(crate) fn give_up(&self) {
+        self.lock().give_up();
+    }
+
+    pub(crate) fn set_concurrency(self: &Arc<Self>, concurrency: NonZeroUsize) {
+        let effects = self.lock().set_concurrency(concurrency);
+        self.apply(effects);
+    }
+
+    /// Everything that was abandoned so far, oldest first.
+    pub(crate) fn take_abandoned(&self) -> Vec<Unsettled<U>> {
+        let mut abandoned = std::mem::take(&mut self.lock().abandoned);
+        abandoned.sort_unstable_by_key(|abandoned| abandoned.seq);
+        abandoned
+    }
+
+    fn hash_keys(&self, share: &Share<U>, hashes: &mut Vec<u64>) -> Result<(), Arc<str>> {
+        let Some(keys) = &self.keys else {
+            return Ok(());
+        };
+        let first = hashes.len();
+        let result = guarded(|| {
+            keys(share.get(), &mut |key| hashes.push(self.hasher.hash(&key)));
+        });
+        if result.is_err() {
+            hashes.truncate(first);
+        }
+        result
+    }
+
+    /// Does what a change of the queue requires of the outside.
+    fn apply(self: &Arc<Self>, effects: Effects<U>) {
+        let Effects {
+            recruits,
+            wakers,
+            garbage,
+        } = effects;
+        for waker in wakers {
+            waker.wake();
+        }
+        for _ in 0..recruits {
+            // The guard is made before the task, so that a task which is dropped unstarted still
+            // gives its duty back.
+            let duty = Duty::new(Arc::clone(self));
+            self.runtime.spawn((self.work)(duty));
+        }
+        if garbage.is_some() {
+            discard(garbage);
+        }
+    }
+}
+
+impl<U: Send + Sync + 'static> Sink<U> {
+    fn lock(&self) -> MutexGuard<'_, Queue<U>> {
+        // No code of the user runs under the lock, so it is never poisoned by theirs.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn wait<T>(&self, interest: Interest, ready: impl Fn(&Queue<U>) -> Option<T>) -> T {
+        let mut waiter = Waiter::new(self);
+        poll_fn(|cx| waiter.poll(interest, cx, &ready)).await
+    }
+}
+
+impl<U: Send + Sync + 'static> Control for Sink<U> {
+    fn deadline(&self, ticket: Ticket) -> Option<Instant> {
+        self.lock().deadline(ticket)
+    }
+
+    fn extend(&self, ticket: Ticket, by: Duration) -> bool {
+        let mut queue = self.lock();
+        queue.extend(ticket, by, || self.runtime.now())
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+}
+
+impl<U: Send + Sync + 'static> fmt::Debug for Sink<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let queue = self.lock();
+        f.debug_struct("Sink")
+            .field("phase", &queue.phase)
+            .field("in_flight", &queue.running)
+            .field("held", &queue.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One task's place among the waiters; it is given up when the wait is dropped.
+struct Waiter<'a, U: Send + Sync + 'static> {
+    sink: &'a Sink<U>,
+    id: WaiterId,
+}
+
+impl<'a, U: Send + Sync + 'static> Waiter<'a, U> {
+    fn new(sink: &'a Sink<U>) -> Self {
+        Self {
+            sink,
+            id: WaiterId::default(),
+        }
+    }
+
+    fn poll<T>(
+        &mut self,
+        interest: Interest,
+        cx: &mut Context<'_>,
+        ready: impl FnOnce(&Queue<U>) -> Option<T>,
+    ) -> Poll<T> {
+        let mut queue = self.sink.lock();
+        match ready(&queue) {
+            Some(value) => Poll::Ready(value),
+            None => {
+                queue.waiters.register(&mut self.id, interest, cx.waker());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl<U: Send + Sync + 'static> Drop for Waiter<'_, U> {
+    fn drop(&mut self) {
+        let waker = self.sink.lock().waiters.remove(&mut self.id);
+        drop(waker);
+    }
+}

@@ -1,0 +1,855 @@
+//! The decaying queue: all updates that the sink holds, from arrival to settlement.
+//!
+//! A plain data structure. It knows neither executor nor lock nor consumer; what depends on time
+//! takes `now`. What a change requires of the outside (tasks to start, wakers to wake, values to
+//! drop) is returned as [`Effects`], to be carried out after the lock is released.
+//!
+//! ```text
+//!            ┌─ waiting (for a key) ─┐
+//!  arrive ───┤                       ├─► ready ──claim──► running ──settle──► gone
+//!            └───────────────────────┘     ▲                │ │
+//!                                          └─── retrying ◄──┘ └─► detached ──► gone
+//! ```
+//!
+//! Every operation on one update is O(1), but for its keys and for deadlines that were moved by
+//! hand (O(log n) of those).
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    num::{NonZeroU32, NonZeroUsize},
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use slab::Slab;
+
+use super::{
+    decay::far_future,
+    latency::Latencies,
+    options::{MAX_BATCH, Mode, OnTimeout, SinkOptions},
+    order::{Chain, KeyOrder, SPARE},
+    waiters::Waiters,
+};
+use crate::{Cause, Delivery, delivery::Share, ticket::Ticket};
+
+/// All updates that the sink holds.
+pub(crate) struct Queue<U> {
+    pub(super) nodes: Slab<Node<U>>,
+    pub(super) order: KeyOrder,
+    /// Free to start, first come first served.
+    pub(super) ready: VecDeque<u32>,
+    /// First and last of the running updates by deadline; see `decay.rs`.
+    pub(super) oldest: u32,
+    pub(super) newest: u32,
+    /// Deadlines that are not in order of arrival.
+    pub(super) moved: BTreeSet<(Instant, Ticket)>,
+    /// When updates that failed are tried again.
+    pub(super) retries: BTreeSet<(Instant, Ticket)>,
+    pub(super) limits: Limits,
+    pub(super) phase: Phase,
+    /// Updates in flight: started, not finished, holding a slot.
+    pub(super) running: usize,
+    /// Updates that wait for a key or for a retry.
+    pub(super) waiting: usize,
+    pub(super) detached: usize,
+    /// Tasks that have the duty to start updates.
+    hungry: usize,
+    pub(super) counters: Counters,
+    /// Attempts that were started.
+    pub(super) claims: u64,
+    pub(super) latencies: Latencies,
+    pub(super) abandoned: Vec<Unsettled<U>>,
+    pub(super) fault: Option<Fault>,
+    pub(super) waiters: Waiters<Interest>,
+}
+
+/// The bounds in force.
+#[derive(Debug)]
+pub(super) struct Limits {
+    pub(super) mode: Mode,
+    pub(super) concurrency: usize,
+    pub(super) timeout: Option<Duration>,
+    pub(super) max_detached: Option<usize>,
+    pub(super) max_waiting: usize,
+    max_waiting_per_key: Option<usize>,
+    prefetch: usize,
+    workers: usize,
+}
+
+/// One held update.
+pub(super) struct Node<U> {
+    pub(super) share: Share<U>,
+    pub(super) seq: u64,
+    pub(super) arrived: Instant,
+    pub(super) deadline: Option<Instant>,
+    pub(super) waker: Option<Waker>,
+    /// Set if it must not be handled but goes to the policy at once.
+    preset: Option<Box<Cause>>,
+    pub(super) chain: Chain,
+    predecessors: u32,
+    /// Neighbours by deadline.
+    pub(super) previous: u32,
+    pub(super) next: u32,
+    pub(super) attempt: NonZeroU32,
+    pub(super) state: State,
+    pub(super) cancel: Option<Cancel>,
+    pub(super) clock: Clock,
+    /// The policy is being asked.
+    pub(super) deciding: bool,
+    pended: bool,
+    /// Its one attempt after `stop` has been granted.
+    last_chance: bool,
+    /// Listed as abandoned although its handler has not ended.
+    pub(super) reported: bool,
+}
+
+/// Where a held update is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Waiting,
+    Ready,
+    Running,
+    Retrying,
+    Detached,
+}
+
+/// Which timer a running update is subject to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// Not started.
+    Off,
+    /// In the list of all that share the timeout.
+    Listed,
+    /// In the set of moved deadlines.
+    Moved,
+}
+
+/// Why a running handler must be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cancel {
+    Timeout,
+    Abandon,
+}
+
+/// What the queue still accepts and starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Open,
+    /// What is held still starts; retries do not wait any longer.
+    Stopping,
+    /// Nothing starts any more; what runs may end.
+    Halted,
+    /// What runs is told to end.
+    Closed,
+}
+
+/// Why the queue halted by itself.
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    Policy { cause: Cause },
+    RuntimeGone,
+}
+
+/// What a waiting task wants to be woken for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Interest {
+    /// Room for a fetch.
+    Room,
+    /// Nothing is held.
+    Idle,
+    /// A deadline before this one.
+    Deadline(Option<Instant>),
+    /// The queue halted by itself.
+    Fault,
+}
+
+/// How the updates of a run ended, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    /// Updates that the supplier returned.
+    pub supplied: u64,
+    /// Updates whose handler returned without an error, in time or not.
+    pub finished: u64,
+    /// Updates given up after an error.
+    pub failed: u64,
+    /// Updates given up after a panic.
+    pub panicked: u64,
+    /// Updates given up after a timeout.
+    pub timed_out: u64,
+    /// Updates given up because they could not be decoded.
+    pub undecodable: u64,
+    /// Updates given up because too many waited for the same key.
+    pub overflowed: u64,
+    /// Updates that were neither finished nor given up before the run ended.
+    pub abandoned: u64,
+    /// Attempts that were followed by another one. Not a kind of ending.
+    pub retried: u64,
+    /// Handlers that went on after their timeout without a slot. Not a kind of ending.
+    pub detached: u64,
+}
+
+impl Counters {
+    /// Updates that ended in one way or another.
+    #[must_use]
+    pub fn settled(&self) -> u64 {
+        self.finished
+            + self.failed
+            + self.panicked
+            + self.timed_out
+            + self.undecodable
+            + self.overflowed
+            + self.abandoned
+    }
+}
+
+/// An update that was neither finished nor given up, as the queue hands it out.
+pub(crate) struct Unsettled<U> {
+    pub(crate) share: Share<U>,
+    pub(crate) seq: u64,
+    pub(crate) attempt: NonZeroU32,
+    pub(crate) started: bool,
+    pub(crate) unresponsive: bool,
+}
+
+/// An update to be handled now.
+pub(crate) struct Job<U> {
+    pub(crate) ticket: Ticket,
+    pub(crate) delivery: Delivery<U>,
+    pub(crate) preset: Option<Box<Cause>>,
+}
+
+/// How one attempt ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    Done,
+    GivenUp(Cause),
+    Retry { after: Duration },
+    Stop { cause: Cause },
+    Abandoned,
+}
+
+/// What must be done outside of the lock.
+#[must_use]
+pub(crate) struct Effects<U> {
+    /// Tasks to start; the duty is theirs already.
+    pub(crate) recruits: usize,
+    pub(crate) wakers: Vec<Waker>,
+    /// Dropping an update runs code of the user.
+    pub(crate) garbage: Option<Share<U>>,
+}
+
+impl<U> Default for Effects<U> {
+    fn default() -> Self {
+        Self {
+            recruits: 0,
+            wakers: Vec::new(),
+            garbage: None,
+        }
+    }
+}
+
+/// The keys of one arriving update, hashed, or why it cannot be handled.
+pub(crate) enum Arrival<'a> {
+    Keys(&'a [u64]),
+    Refused(Cause),
+}
+
+pub(super) const NONE: u32 = u32::MAX;
+
+/// In a sequential sink every update has this key and no other.
+const TOTAL_ORDER: [u64; 1] = [0];
+
+impl<U> Queue<U> {
+    pub(crate) fn new(options: &SinkOptions) -> Self {
+        let concurrency = options.concurrency.get();
+        let max_detached = match (options.mode, options.on_timeout) {
+            (Mode::Concurrent, OnTimeout::Detach { max }) => {
+                Some(max.map_or(concurrency, NonZeroUsize::get))
+            }
+            _ => None,
+        };
+        Self {
+            nodes: Slab::new(),
+            order: KeyOrder::new(options.max_waiting_per_key.is_some()),
+            ready: VecDeque::new(),
+            oldest: NONE,
+            newest: NONE,
+            moved: BTreeSet::new(),
+            retries: BTreeSet::new(),
+            limits: Limits {
+                mode: options.mode,
+                concurrency,
+                timeout: options.timeout,
+                max_detached,
+                max_waiting: options.max_waiting.get(),
+                max_waiting_per_key: options.max_waiting_per_key.map(NonZeroUsize::get),
+                prefetch: options.prefetch,
+                workers: options.workers.get(),
+            },
+            phase: Phase::Open,
+            running: 0,
+            waiting: 0,
+            detached: 0,
+            hungry: 0,
+            counters: Counters::default(),
+            claims: 0,
+            latencies: Latencies::new(),
+            abandoned: Vec::new(),
+            fault: None,
+            waiters: Waiters::new(),
+        }
+    }
+
+    /// Takes in one update. Call [`recruit`](Self::recruit) after the last one of a batch.
+    ///
+    /// Never refuses: room is the business of whoever fetches. After the end it is abandoned.
+    pub(crate) fn arrive(&mut self, share: Share<U>, arrival: Arrival<'_>, now: Instant) {
+        let seq = self.counters.supplied;
+        self.counters.supplied += 1;
+        if matches!(self.phase, Phase::Halted | Phase::Closed) {
+            self.counters.abandoned += 1;
+            self.abandoned.push(Unsettled {
+                share,
+                seq,
+                attempt: NonZeroU32::MIN,
+                started: false,
+                unresponsive: false,
+            });
+            return;
+        }
+        let index = u32::try_from(self.nodes.vacant_key()).expect("fewer than 2^32 are held");
+        let (keys, preset) = match arrival {
+            Arrival::Refused(cause) => (&[][..], Some(Box::new(cause))),
+            Arrival::Keys(_) if self.limits.mode == Mode::Sequential => (&TOTAL_ORDER[..], None),
+            Arrival::Keys(keys) => match self.limits.max_waiting_per_key {
+                Some(limit) if self.order.is_crowded(keys, limit) => {
+                    (&[][..], Some(Box::new(Cause::Overflow)))
+                }
+                _ => (keys, None),
+            },
+        };
+        let (chain, predecessors) = self.order.arrive(index, keys);
+        let state = if predecessors == 0 {
+            self.ready.push_back(index);
+            State::Ready
+        } else {
+            self.waiting += 1;
+            State::Waiting
+        };
+        self.nodes.insert(Node {
+            share,
+            seq,
+            arrived: now,
+            deadline: None,
+            waker: None,
+            preset,
+            chain,
+            predecessors,
+            previous: NONE,
+            next: NONE,
+            attempt: NonZeroU32::MIN,
+            state,
+            cancel: None,
+            clock: Clock::Off,
+            deciding: false,
+            pended: false,
+            last_chance: false,
+            reported: false,
+        });
+    }
+
+    /// Gives the duty to start updates to as many new tasks as can use it, and counts them.
+    pub(crate) fn recruit(&mut self) -> usize {
+        let free = self.limits.workers.saturating_sub(self.hungry);
+        let recruits = self.startable().min(free);
+        self.hungry += recruits;
+        recruits
+    }
+
+    /// Takes the next update that may start, for a task that has the duty; else takes the duty.
+    ///
+    /// Both in one critical section, or an update that arrives in between would be stranded.
+    pub(crate) fn claim(&mut self) -> Option<Job<U>> {
+        if self.startable() == 0 {
+            self.hungry -= 1;
+            return None;
+        }
+        let index = self.ready.pop_front().expect("an update is startable");
+        self.running += 1;
+        self.claims += 1;
+        let node = &mut self.nodes[index as usize];
+        node.state = State::Running;
+        let ticket = Ticket {
+            seq: node.seq,
+            index,
+        };
+        Some(Job {
+            ticket,
+            delivery: node.share.clone().deliver(node.attempt, ticket),
+            preset: node.preset.take(),
+        })
+    }
+
+    /// The handler waits for something: start its clock, and pass the duty on if it has it.
+    ///
+    pub(crate) fn pend(
+        &mut self,
+        ticket: Ticket,
+        waker: &Waker,
+        timeout: Timeout,
+        now: impl FnOnce() -> Instant,
+        hungry: &mut bool,
+    ) -> (Option<Cancel>, Effects<U>) {
+        let mut effects = Effects::default();
+        let limit = match timeout {
+            Timeout::Shared => self.limits.timeout,
+            Timeout::Own => Some(POLICY_TIMEOUT),
+        };
+        let Some(node) = self.node(ticket) else {
+            return (Some(Cancel::Abandon), effects);
+        };
+        if node.cancel.is_some() {
+            return (node.cancel, effects);
+        }
+        node.waker = Some(waker.clone());
+        node.pended = true;
+        if let Some(limit) = limit {
+            self.start_clock(ticket, limit, timeout, now());
+        }
+        if std::mem::take(hungry) {
+            self.hungry -= 1;
+            effects.recruits = self.recruit();
+        }
+        self.wake_satisfied(&mut effects.wakers);
+        (None, effects)
+    }
+
+    /// Whether a handler that is polled again must be dropped instead; renews its waker.
+    ///
+    /// The flag and the waker in one critical section, or the wake-up of a time-out would be lost.
+    /// The replaced waker is returned to be dropped outside of the lock.
+    pub(crate) fn check(
+        &mut self,
+        ticket: Ticket,
+        waker: &Waker,
+    ) -> (Option<Cancel>, Option<Waker>) {
+        let Some(node) = self.node(ticket) else {
+            return (Some(Cancel::Abandon), None);
+        };
+        let replaced = match &node.waker {
+            Some(known) if known.will_wake(waker) => None,
+            _ => node.waker.replace(waker.clone()),
+        };
+        (node.cancel, replaced)
+    }
+
+    /// The handler has ended and the policy is about to be asked: its time does not count.
+    pub(crate) fn begin_policy(&mut self, ticket: Ticket) -> Delivery<U> {
+        self.stop_clock(ticket.index);
+        let node = &mut self.nodes[ticket.index as usize];
+        node.deciding = true;
+        if node.cancel == Some(Cancel::Timeout) {
+            node.cancel = None;
+        }
+        node.share.clone().deliver(node.attempt, ticket)
+    }
+
+    /// Ends one attempt and, if `claim`, takes the next update if the task has the duty or may take
+    /// it on.
+    ///
+    /// The only place where an update that was started leaves the queue.
+    pub(crate) fn settle(
+        &mut self,
+        ticket: Ticket,
+        outcome: Outcome,
+        claim: bool,
+        now: impl FnOnce() -> Instant,
+        hungry: &mut bool,
+    ) -> (Option<Job<U>>, Effects<U>) {
+        let mut effects = Effects::default();
+        self.stop_clock(ticket.index);
+        match self.nodes[ticket.index as usize].state {
+            State::Detached => self.detached -= 1,
+            _ => self.running -= 1,
+        }
+        match outcome {
+            Outcome::Retry { after } if self.may_retry(ticket.index) => {
+                self.retry(ticket, after, now());
+            }
+            // It had its one attempt after the stop, and has failed.
+            Outcome::Retry { .. } if self.phase == Phase::Stopping => {
+                self.release(ticket, Ending::Failed, now, &mut effects);
+            }
+            // Nobody has given it up.
+            Outcome::Retry { .. } => self.release(ticket, Ending::Abandoned, now, &mut effects),
+            Outcome::Done => self.release(ticket, Ending::Finished, now, &mut effects),
+            Outcome::GivenUp(cause) => {
+                self.release(ticket, Ending::from(&cause), now, &mut effects);
+            }
+            Outcome::Abandoned => self.release(ticket, Ending::Abandoned, now, &mut effects),
+            Outcome::Stop { cause } => {
+                // Its successors must not overtake it: it comes first when the run is repeated.
+                self.halt(Fault::Policy { cause });
+                self.release(ticket, Ending::Abandoned, now, &mut effects);
+            }
+        }
+        let mut job = None;
+        if claim {
+            if !*hungry && self.hungry < self.limits.workers && self.startable() > 0 {
+                self.hungry += 1;
+                *hungry = true;
+            }
+            if *hungry {
+                job = self.claim();
+                *hungry = job.is_some();
+            }
+        }
+        effects.recruits = self.recruit();
+        self.wake_satisfied(&mut effects.wakers);
+        (job, effects)
+    }
+
+    /// A task was dropped before it ended: its runtime is gone, and so are all other tasks.
+    pub(crate) fn worker_lost(&mut self, ticket: Option<Ticket>, hungry: bool) -> Effects<U> {
+        let mut effects = Effects::default();
+        if hungry {
+            self.hungry -= 1;
+        }
+        self.halt(Fault::RuntimeGone);
+        self.phase = Phase::Closed;
+        if let Some(ticket) = ticket {
+            self.stop_clock(ticket.index);
+            match self.nodes[ticket.index as usize].state {
+                State::Detached => self.detached -= 1,
+                _ => self.running -= 1,
+            }
+            let arrived = self.nodes[ticket.index as usize].arrived;
+            self.release(ticket, Ending::Abandoned, || arrived, &mut effects);
+        }
+        self.wake_satisfied(&mut effects.wakers);
+        effects
+    }
+
+    /// Stops intake. What is held still starts; what waits for a retry is tried at once.
+    pub(crate) fn stop(&mut self) -> Effects<U> {
+        let mut effects = Effects::default();
+        if self.phase == Phase::Open {
+            self.phase = Phase::Stopping;
+            // Oldest last, so that it ends up in front.
+            let mut tickets: Vec<Ticket> = std::mem::take(&mut self.retries)
+                .into_iter()
+                .map(|(_, ticket)| ticket)
+                .collect();
+            tickets.sort_unstable();
+            for ticket in tickets.into_iter().rev() {
+                self.nodes[ticket.index as usize].last_chance = true;
+                self.retry_now(ticket);
+            }
+            effects.recruits = self.recruit();
+        }
+        self.wake_satisfied(&mut effects.wakers);
+        effects
+    }
+
+    /// Abandons all that has not started, and tells all that runs to end.
+    pub(crate) fn abandon(&mut self) -> Effects<U> {
+        let mut effects = Effects::default();
+        self.abandon_unstarted();
+        self.phase = Phase::Closed;
+        for (_, node) in &mut self.nodes {
+            node.cancel = Some(Cancel::Abandon);
+            effects.wakers.extend(node.waker.take());
+        }
+        self.wake_satisfied(&mut effects.wakers);
+        effects
+    }
+
+    /// Lists every update whose handler has still not ended as abandoned, and forgets about it.
+    pub(crate) fn give_up(&mut self) {
+        for (_, node) in &mut self.nodes {
+            if !std::mem::replace(&mut node.reported, true) {
+                self.counters.abandoned += 1;
+                self.abandoned.push(Unsettled {
+                    share: node.share.clone(),
+                    seq: node.seq,
+                    attempt: node.attempt,
+                    started: true,
+                    unresponsive: true,
+                });
+            }
+        }
+    }
+
+    /// Changes how many updates may be in flight. Cancels nothing.
+    pub(crate) fn set_concurrency(&mut self, concurrency: NonZeroUsize) -> Effects<U> {
+        let mut effects = Effects::default();
+        if self.limits.mode != Mode::Sequential {
+            self.limits.concurrency = concurrency.get();
+            effects.recruits = self.recruit();
+            self.wake_satisfied(&mut effects.wakers);
+        }
+        effects
+    }
+
+    /// How many updates to fetch now; `None` if it is better to wait.
+    pub(crate) fn room(&self) -> Option<NonZeroUsize> {
+        if self.phase != Phase::Open {
+            return None;
+        }
+        if self.limits.mode != Mode::Concurrent {
+            // Asking for the next batch makes the supplier forget this one.
+            return if self.nodes.is_empty() {
+                NonZeroUsize::new(MAX_BATCH)
+            } else {
+                None
+            };
+        }
+        let slots = self.limits.concurrency.saturating_sub(self.running);
+        let room = slots
+            .saturating_add(self.limits.prefetch)
+            .saturating_sub(self.ready.len())
+            .min(self.limits.max_waiting.saturating_sub(self.waiting))
+            .min(MAX_BATCH);
+        // Not one round trip for every slot that becomes free.
+        let worthwhile = self.limits.prefetch.min(MAX_BATCH) / 2;
+        if room < worthwhile && !self.ready.is_empty() {
+            None
+        } else {
+            NonZeroUsize::new(room)
+        }
+    }
+
+    /// Whether intake stands still because too many updates wait.
+    pub(crate) fn is_choked(&self) -> bool {
+        self.waiting >= self.limits.max_waiting
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    /// How many updates are held in all.
+    pub(crate) fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// How many updates could start at once.
+    pub(super) fn startable(&self) -> usize {
+        match self.phase {
+            Phase::Open | Phase::Stopping => self
+                .ready
+                .len()
+                .min(self.limits.concurrency.saturating_sub(self.running)),
+            Phase::Halted | Phase::Closed => 0,
+        }
+    }
+
+    /// The node of a ticket, unless it has gone.
+    pub(super) fn node(&mut self, ticket: Ticket) -> Option<&mut Node<U>> {
+        self.nodes
+            .get_mut(ticket.index as usize)
+            .filter(|node| node.seq == ticket.seq)
+    }
+
+    /// Collects the wakers of all whose wait is over.
+    pub(super) fn wake_satisfied(&mut self, wakers: &mut Vec<Waker>) {
+        if self.waiters.is_empty() {
+            return;
+        }
+        let room = self.room().is_some();
+        let idle = self.nodes.is_empty();
+        let fault = self.fault.is_some();
+        let deadline = self.next_deadline();
+        self.waiters.take(
+            |interest| match interest {
+                Interest::Room => room,
+                Interest::Idle => idle,
+                Interest::Fault => fault,
+                Interest::Deadline(armed) => {
+                    deadline.is_some_and(|next| armed.is_none_or(|armed| next < armed))
+                }
+            },
+            wakers,
+        );
+    }
+
+    /// Frees the keys of an update that ended, counts it, and forgets it.
+    fn release(
+        &mut self,
+        ticket: Ticket,
+        ending: Ending,
+        now: impl FnOnce() -> Instant,
+        effects: &mut Effects<U>,
+    ) {
+        let node = self.nodes.remove(ticket.index as usize);
+        let Self {
+            order,
+            nodes,
+            ready,
+            waiting,
+            ..
+        } = self;
+        order.leave(node.chain, |successor| {
+            let node = &mut nodes[successor as usize];
+            node.predecessors -= 1;
+            if node.predecessors == 0 {
+                node.state = State::Ready;
+                *waiting -= 1;
+                ready.push_back(successor);
+            }
+        });
+        if self.nodes.is_empty() && self.nodes.capacity() > SPARE {
+            // After a burst, give its memory back.
+            self.nodes = Slab::new();
+            self.ready = VecDeque::new();
+        }
+        if node.reported {
+            // It is in a report already; it must not be settled twice.
+            effects.garbage = Some(node.share);
+            return;
+        }
+        // Reading the clock costs more than an update whose handler never waits: sample those.
+        if node.pended {
+            self.latencies
+                .record(now().saturating_duration_since(node.arrived), 1);
+        } else if node.seq.is_multiple_of(SAMPLE) {
+            self.latencies
+                .record(now().saturating_duration_since(node.arrived), SAMPLE);
+        }
+        let counters = &mut self.counters;
+        *match ending {
+            Ending::Finished => &mut counters.finished,
+            Ending::Failed => &mut counters.failed,
+            Ending::Panicked => &mut counters.panicked,
+            Ending::TimedOut => &mut counters.timed_out,
+            Ending::Undecodable => &mut counters.undecodable,
+            Ending::Overflowed => &mut counters.overflowed,
+            Ending::Abandoned => &mut counters.abandoned,
+        } += 1;
+        if ending == Ending::Abandoned {
+            self.abandoned.push(Unsettled {
+                share: node.share,
+                seq: node.seq,
+                attempt: node.attempt,
+                started: true,
+                unresponsive: false,
+            });
+        } else {
+            effects.garbage = Some(node.share);
+        }
+    }
+
+    fn may_retry(&self, index: u32) -> bool {
+        match self.phase {
+            Phase::Open => true,
+            Phase::Stopping => !self.nodes[index as usize].last_chance,
+            Phase::Halted | Phase::Closed => false,
+        }
+    }
+
+    /// Keeps an update, its keys and its place, for another attempt.
+    fn retry(&mut self, ticket: Ticket, after: Duration, now: Instant) {
+        let stopping = self.phase == Phase::Stopping;
+        self.counters.retried += 1;
+        self.waiting += 1;
+        let node = &mut self.nodes[ticket.index as usize];
+        node.state = State::Retrying;
+        node.attempt = node.attempt.saturating_add(1);
+        node.waker = None;
+        node.cancel = None;
+        node.deciding = false;
+        node.last_chance = stopping;
+        if stopping {
+            self.retry_now(ticket);
+        } else {
+            // Beyond what the clock can express, it waits until the runner stops.
+            let due = now.checked_add(after).unwrap_or_else(|| far_future(now));
+            self.retries.insert((due, ticket));
+        }
+    }
+
+    /// Puts an update that waited for a retry in front of all that are ready.
+    pub(super) fn retry_now(&mut self, ticket: Ticket) {
+        self.waiting -= 1;
+        self.nodes[ticket.index as usize].state = State::Ready;
+        self.ready.push_front(ticket.index);
+    }
+
+    /// Nothing starts any more.
+    fn halt(&mut self, fault: Fault) {
+        if self.fault.is_none() {
+            self.fault = Some(fault);
+        }
+        if matches!(self.phase, Phase::Open | Phase::Stopping) {
+            self.phase = Phase::Halted;
+        }
+        self.abandon_unstarted();
+    }
+
+    /// Lists every update that has not been started, or waits for a retry, as abandoned.
+    fn abandon_unstarted(&mut self) {
+        self.ready.clear();
+        self.retries.clear();
+        self.waiting = 0;
+        // The order is of no further use: nothing starts after this.
+        self.order = KeyOrder::new(false);
+        for index in 0..self.nodes.capacity() {
+            let Some(node) = self.nodes.get_mut(index) else {
+                continue;
+            };
+            node.chain = Chain::EMPTY;
+            if matches!(node.state, State::Waiting | State::Ready | State::Retrying) {
+                let node = self.nodes.remove(index);
+                self.counters.abandoned += 1;
+                self.abandoned.push(Unsettled {
+                    share: node.share,
+                    seq: node.seq,
+                    attempt: node.attempt,
+                    started: node.attempt > NonZeroU32::MIN,
+                    unresponsive: false,
+                });
+            }
+        }
+    }
+}
+
+/// Whose clock it is that starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Timeout {
+    /// A handler's: all have the same time.
+    Shared,
+    /// A policy's.
+    Own,
+}
+
+/// How long a policy may take. Long enough to store an update elsewhere, short enough not to hold a
+/// slot and a chat for ever.
+const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// In which counter an update ends up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Finished,
+    Failed,
+    Panicked,
+    TimedOut,
+    Undecodable,
+    Overflowed,
+    Abandoned,
+}
+
+impl From<&Cause> for Ending {
+    fn from(cause: &Cause) -> Self {
+        match cause {
+            Cause::Error(_) => Self::Failed,
+            Cause::Panic(_) => Self::Panicked,
+            Cause::Timeout => Self::TimedOut,
+            Cause::Undecodable(_) => Self::Undecodable,
+            Cause::Overflow => Self::Overflowed,
+        }
+    }
+}
+
+/// One in so many updates whose handler never waited is measured.
+const SAMPLE: u64 = 8;
