@@ -1,5 +1,11 @@
-//! For tests: a simulated runtime.
+//! For tests: a simulated runtime, a scripted supplier and a recording consumer.
 
+mod recorder;
+mod script;
 mod sim;
 
-pub use self::sim::{SimRuntime, for_each_seed};
+pub use self::{
+    recorder::{End, Entry, Log, Plan, Recorder},
+    script::{Call, Close, Script, ScriptedSupplier, Step},
+    sim::{SimRuntime, for_each_seed},
+};
