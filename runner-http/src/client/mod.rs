@@ -1,0 +1,213 @@
+//! What the Bot API needs from an HTTP client: one POST, one answer.
+//!
+//! No redirects, no retries, no cookies, no proxies: all that the runner must decide stays visible
+//! to it. Knows neither JSON nor what the Bot API means by a status.
+
+use std::{error::Error, fmt, time::Duration};
+
+use bytes::Bytes;
+use runner_core::BoxError;
+
+/// Sends requests to the Bot API.
+///
+/// Implement it to use an HTTP client of your own; `testing::conformance` (feature `test-util`)
+/// checks an implementation.
+///
+/// # Contract
+///
+/// - Every HTTP status is an answer, not an error: the body of a 429 says how long to wait.
+/// - Redirects are not followed: the answer is returned as it is.
+/// - Nothing is retried, with one exception: a kept-alive connection that was closed before the
+///   first byte of the answer may be replaced once, at once.
+/// - `gzip` answers are decoded.
+/// - [`Lane::Poll`] has connections of its own: a flood of calls never delays a poll.
+/// - All of [`Limits`] are enforced.
+/// - The URL never appears in an error or in `Debug`: it contains the token.
+///
+/// # Cancel safety
+///
+/// Dropping the future ends the request within 50 ms: the connection is closed, and neither a
+/// thread nor a place in a pool is held any longer.
+pub trait HttpClient: fmt::Debug + Send + Sync + 'static {
+    /// Sends one POST with a JSON body and reads the whole answer.
+    ///
+    /// # Errors
+    ///
+    /// [`HttpError`] if no complete answer was received.
+    fn send(
+        &self,
+        request: HttpRequest,
+    ) -> impl Future<Output = Result<HttpResponse, HttpError>> + Send;
+}
+
+/// One POST.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct HttpRequest {
+    /// Where to; it contains the token, so never log it.
+    pub url: String,
+    /// JSON.
+    pub body: Bytes,
+    /// What kind of request this is.
+    pub lane: Lane,
+    /// How long and how large its parts may be.
+    pub limits: Limits,
+}
+
+impl HttpRequest {
+    /// A request in [`Lane::Call`] with the default limits.
+    pub fn new(url: impl Into<String>, body: impl Into<Bytes>) -> Self {
+        Self {
+            url: url.into(),
+            body: body.into(),
+            lane: Lane::Call,
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl fmt::Debug for HttpRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpRequest")
+            .field("lane", &self.lane)
+            .field("limits", &self.limits)
+            .field("body", &self.body.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Which connections a request uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// The poll for updates: one at a time, waits for long.
+    Poll,
+    /// A method call from a handler: many at a time, short.
+    Call,
+}
+
+/// How long and how large the parts of one exchange may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// For resolving the name, connecting and the TLS handshake, each. Default: 10 s.
+    pub connect: Duration,
+    /// From the request to the head of the answer. Default: 30 s, well above the 8 s that the Bot
+    /// API may hold a call back (flood limits); a poll adds its own timeout.
+    pub answer: Duration,
+    /// For the whole body after the head. Default: 30 s.
+    pub body: Duration,
+    /// The largest body that is read, in bytes, after decompression. Default: 16 MiB; an answer of
+    /// the Bot API is cut at about 4 MiB.
+    pub max_body: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(10),
+            answer: Duration::from_secs(30),
+            body: Duration::from_secs(30),
+            max_body: 16 << 20,
+        }
+    }
+}
+
+/// One complete answer.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct HttpResponse {
+    /// The HTTP status.
+    pub status: u16,
+    /// The `Retry-After` header as it was sent.
+    pub retry_after: Option<String>,
+    /// The body, decompressed.
+    pub body: Bytes,
+}
+
+impl HttpResponse {
+    /// An answer without a `Retry-After`.
+    pub fn new(status: u16, body: impl Into<Bytes>) -> Self {
+        Self {
+            status,
+            retry_after: None,
+            body: body.into(),
+        }
+    }
+}
+
+/// Why no complete answer was received.
+#[derive(Debug)]
+pub struct HttpError {
+    kind: HttpErrorKind,
+    source: Option<BoxError>,
+}
+
+/// What kind of failure an [`HttpError`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum HttpErrorKind {
+    /// The name was not resolved, or no connection was made.
+    Connect,
+    /// The TLS handshake failed.
+    Tls,
+    /// Name resolution, connecting or the handshake took longer than [`Limits::connect`].
+    ConnectTimeout,
+    /// No answer began within [`Limits::answer`].
+    AnswerTimeout,
+    /// The body was not complete within [`Limits::body`].
+    BodyTimeout,
+    /// The connection ended before the answer was complete.
+    Closed,
+    /// What was received is not HTTP, or its body is not what its head says.
+    Malformed,
+    /// The body is larger than [`Limits::max_body`].
+    TooLarge,
+    /// The URL cannot be used.
+    InvalidUrl,
+    /// The client has been shut down, or could not start what it needs.
+    Unavailable,
+}
+
+impl HttpError {
+    /// An error of this kind without a cause.
+    #[must_use]
+    pub const fn new(kind: HttpErrorKind) -> Self {
+        Self { kind, source: None }
+    }
+
+    /// Adds the cause. It must not contain the URL.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub const fn kind(&self) -> HttpErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for HttpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            HttpErrorKind::Connect => "cannot connect to the Bot API server",
+            HttpErrorKind::Tls => "the TLS handshake with the Bot API server failed",
+            HttpErrorKind::ConnectTimeout => "connecting to the Bot API server took too long",
+            HttpErrorKind::AnswerTimeout => "the Bot API server did not answer in time",
+            HttpErrorKind::BodyTimeout => "the answer was not complete in time",
+            HttpErrorKind::Closed => "the connection was closed before the answer was complete",
+            HttpErrorKind::Malformed => "the answer is not valid HTTP",
+            HttpErrorKind::TooLarge => "the answer is larger than allowed",
+            HttpErrorKind::InvalidUrl => "the URL of the Bot API server is not valid",
+            HttpErrorKind::Unavailable => "the HTTP client is not available",
+        })
+    }
+}
+
+impl Error for HttpError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
