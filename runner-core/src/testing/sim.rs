@@ -279,10 +279,11 @@ impl SimRuntime {
                 return;
             }
             Ok(Poll::Pending) => None,
-            Ok(Poll::Ready(())) => Some(state.tasks.remove(index)),
+            // Nothing is there if the task has shut its runtime down.
+            Ok(Poll::Ready(())) => state.tasks.try_remove(index),
             Err(_) => {
                 state.panics += 1;
-                Some(state.tasks.remove(index))
+                state.tasks.try_remove(index)
             }
         };
         drop(state);
