@@ -245,7 +245,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
                 run.close(prefix).await;
             }
             let mut ticking = pin!(sink.tick());
-            let mut running = pin!(run.to_end());
+            let mut running = pin!(run.until_end());
             poll_fn(|cx| {
                 // Both in this one task: time-outs need no task of their own.
                 let _: Poll<()> = ticking.as_mut().poll(cx);
@@ -360,7 +360,7 @@ enum Next<T> {
 }
 
 impl<S: UpdateSupplier> Run<'_, S> {
-    async fn to_end(&mut self) -> RunResult<S::Update> {
+    async fn until_end(&mut self) -> RunResult<S::Update> {
         let reason = self.fetch_all().await;
         let reason = self.shared.drain(reason).await;
         let report = self.settle(&reason).await;
