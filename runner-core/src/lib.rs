@@ -31,6 +31,6 @@ pub use self::{
     },
     runtime::{BoxFuture, Runtime, RuntimeExt},
     sink::{Counters, InFlight, LatencySummary, OnTimeout, Progress, SinkOptions},
-    source::{Source, SourceError, SourceOptions},
+    source::{Backoff, RetryPolicy, Source, SourceError, SourceHandle, SourceOptions},
     supply::{BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier},
 };

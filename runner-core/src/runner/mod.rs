@@ -366,13 +366,13 @@ impl<S: UpdateSupplier> Run<'_, S> {
         let report = self.settle(&reason).await;
         match reason {
             Reason::Requested => Ok(report),
-            Reason::Supply(SourceError::Supply(source)) => Err(RunError::Supply {
-                source: Arc::new(source),
-                report,
-            }),
             Reason::Supply(SourceError::Panicked(panic)) => {
                 Err(RunError::SupplierPanicked { panic, report })
             }
+            Reason::Supply(source) => Err(RunError::Supply {
+                source: Arc::new(source),
+                report,
+            }),
             Reason::Fault(Fault::Policy { cause }) => Err(RunError::Policy { cause, report }),
             Reason::Fault(Fault::RuntimeGone) => Err(RunError::RuntimeGone { report }),
         }
