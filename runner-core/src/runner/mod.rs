@@ -78,8 +78,8 @@ pub struct Runner<S: UpdateSupplier, C> {
     source: Source<S>,
     consumer: Arc<C>,
     options: SinkOptions,
-    keys: Option<Arc<KeysOf<S::Update>>>,
-    policy: Arc<dyn DecideBoxed<S::Update>>,
+    pub(crate) keys: Option<Arc<KeysOf<S::Update>>>,
+    pub(crate) policy: Arc<dyn DecideBoxed<S::Update>>,
     control: Arc<Control<S::Update>>,
 }
 
