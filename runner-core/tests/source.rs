@@ -320,10 +320,6 @@ impl UpdateSupplier for PanicsAtOnce {
     type Update = u32;
     type Error = Infallible;
 
-    #[expect(
-        clippy::manual_async_fn,
-        reason = "an async fn would panic only when polled"
-    )]
     fn supply(
         &mut self,
         limit: NonZeroUsize,
