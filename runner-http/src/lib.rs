@@ -1,5 +1,9 @@
 //! The Telegram Bot API over pluggable HTTP clients.
 
 mod client;
+#[cfg(feature = "test-util")]
+pub mod testing;
 
 pub use client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits};
+#[cfg(feature = "ureq")]
+pub use client::{UreqClient, UreqOptions};
