@@ -6,19 +6,70 @@ use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
+#[cfg(feature = "ureq")]
+use crate::UreqClient;
 use crate::{
     ApiError, BaseUrlError, HttpClient, HttpRequest, HttpResponse, Lane, Limits, Token, TokenError,
     base_url, envelope,
     error::{Body, json_fault},
 };
 
-/// The Bot API of one bot: calls any method, and is where the runner gets its updates.
-///
-/// A clone is cheap and shares the connections: give one to every handler.
-///
-/// `Debug` shows the bot's id and the server, never the token.
-pub struct BotApi<C> {
-    inner: Arc<Inner<C>>,
+macro_rules! bot_api {
+    ($($default:tt)*) => {
+        /// The Bot API of one bot: calls any method, and is where the runner gets its updates.
+        ///
+        /// A clone is cheap and shares the connections: give one to every handler.
+        ///
+        /// `Debug` shows the bot's id and the server, never the token.
+        ///
+        /// ```no_run
+        /// use runner_http::BotApi;
+        /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+        /// # #[cfg(feature = "ureq")]
+        /// # {
+        /// let api = BotApi::from_env("BOT_TOKEN")?;
+        /// api.send_message(700_100_200, "hello").await?;
+        /// let count: i32 = api
+        ///     .call("getChatMemberCount", &serde_json::json!({"chat_id": -1_001_900_000_001_i64}))
+        ///     .await?;
+        /// # }
+        /// # Ok(())
+        /// # }
+        /// ```
+        pub struct BotApi<C $($default)*> {
+            inner: Arc<Inner<C>>,
+        }
+    };
+}
+
+// Features only add: without this one there is no client to default to.
+#[cfg(feature = "ureq")]
+bot_api!(= UreqClient);
+#[cfg(not(feature = "ureq"))]
+bot_api!();
+
+#[cfg(feature = "ureq")]
+impl BotApi {
+    /// The bot of this token, over the default client.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] if the token cannot be one. Nothing is sent yet.
+    pub fn new(token: impl AsRef<str>) -> Result<Self, TokenError> {
+        Self::with_client(token, UreqClient::new())
+    }
+
+    /// The bot whose token is in this environment variable, over the default client.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] if the variable is not set, or the token cannot be one. Nothing is sent yet.
+    pub fn from_env(variable: &str) -> Result<Self, TokenError> {
+        Ok(Self::from_parts(
+            Token::from_env(variable)?,
+            UreqClient::new(),
+        ))
+    }
 }
 
 impl<C: HttpClient> BotApi<C> {
@@ -28,15 +79,7 @@ impl<C: HttpClient> BotApi<C> {
     ///
     /// [`TokenError`] if the token cannot be one. Nothing is sent yet.
     pub fn with_client(token: impl AsRef<str>, client: C) -> Result<Self, TokenError> {
-        Ok(Self {
-            inner: Arc::new(Inner {
-                client: Arc::new(client),
-                token: Token::new(token.as_ref())?,
-                base: base_url::CLOUD.into(),
-                is_test: false,
-                limits: Limits::default(),
-            }),
-        })
+        Ok(Self::from_parts(Token::new(token.as_ref())?, client))
     }
 
     /// Uses another server. Default: `https://api.telegram.org`.
@@ -106,6 +149,18 @@ impl<C: HttpClient> BotApi<C> {
     #[must_use]
     pub fn token(&self) -> &Token {
         &self.inner.token
+    }
+
+    fn from_parts(token: Token, client: C) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                client: Arc::new(client),
+                token,
+                base: base_url::CLOUD.into(),
+                is_test: false,
+                limits: Limits::default(),
+            }),
+        }
     }
 
     pub(crate) fn request<P>(&self, method: &str, params: &P) -> Result<HttpRequest, ApiError>

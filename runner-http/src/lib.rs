@@ -15,9 +15,13 @@ mod incoming;
 mod kind;
 mod methods;
 mod split;
+#[cfg(feature = "test-util")]
+pub mod testing;
 mod token;
 mod update;
 
+#[cfg(feature = "ureq")]
+pub use self::client::{UreqClient, UreqOptions};
 pub use self::{
     api::BotApi,
     base_url::BaseUrlError,
