@@ -183,7 +183,6 @@ pub(crate) struct Gauges {
     pub(crate) detached: usize,
     /// Updates that could start at once if a task took them.
     pub(crate) startable: usize,
-    pub(crate) held: usize,
     pub(crate) full: bool,
 }
 
@@ -198,7 +197,6 @@ impl<U: Send + Sync + 'static> Sink<U> {
             waiting: queue.waiting,
             detached: queue.detached,
             startable: queue.startable(),
-            held: queue.len(),
             full: queue.room().is_none(),
         }
     }
