@@ -631,7 +631,14 @@ impl<U: Send + Sync + 'static> Drop for RunGuard<'_, U> {
         // The supplier cannot be told now; the next run tells it first. If it had not even been told
         // about the run before, this one has fetched nothing.
         let prefix = settled_prefix(self.sink);
-        self.control.lock().unclosed.get_or_insert(prefix);
+        let mut state = self.control.lock();
+        state.unclosed.get_or_insert(prefix);
+        if state.driver != Driver::User {
+            // The task is being dropped. Whoever learns of the end below must not be able to ask it
+            // for another run.
+            state.driver = Driver::Gone;
+        }
+        drop(state);
         let unsettled = self.sink.take_abandoned();
         let report = report(self.control, self.sink, self.began, unsettled, None);
         warn!(report = %report, "run cut short");
