@@ -140,7 +140,8 @@ impl<U: Send + Sync + 'static> Control<U> {
     /// Begins a run with this sink.
     pub(crate) fn begin(&self, sink: &Arc<Sink<U>>) {
         let now = self.runtime.now();
-        self.change(|state| {
+        // The sink of the last run is dropped outside of the lock.
+        let _last = self.change(|state| {
             if state.end.get().is_some() {
                 state.end = Arc::new(OnceLock::new());
             }
@@ -149,7 +150,7 @@ impl<U: Send + Sync + 'static> Control<U> {
             } else {
                 RunPhase::Running
             };
-            state.sink = Some(Arc::clone(sink));
+            let last = state.sink.replace(Arc::clone(sink));
             state.pulse = Pulse {
                 settled: 0,
                 claims: 0,
@@ -159,6 +160,7 @@ impl<U: Send + Sync + 'static> Control<U> {
             if state.driver == Driver::Restarting {
                 state.driver = Driver::Task;
             }
+            last
         });
     }
 
@@ -246,7 +248,9 @@ where
         match ready(&state) {
             Some(value) => Poll::Ready(value),
             None => {
-                state.waiters.register(&mut self.id, (), cx.waker());
+                let replaced = state.waiters.register(&mut self.id, (), cx.waker());
+                drop(state);
+                drop(replaced);
                 Poll::Pending
             }
         }

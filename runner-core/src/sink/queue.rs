@@ -58,6 +58,8 @@ pub(crate) struct Queue<U> {
     /// Attempts that were started.
     pub(super) claims: u64,
     pub(super) latencies: Latencies,
+    /// When a retry last became due while nothing was in flight.
+    pub(super) revived: Option<Instant>,
     pub(super) abandoned: Vec<Unsettled<U>>,
     pub(super) fault: Option<Fault>,
     pub(super) waiters: Waiters<Interest>,
@@ -83,7 +85,8 @@ pub(super) struct Node<U> {
     pub(super) arrived: Instant,
     pub(super) deadline: Option<Instant>,
     pub(super) waker: Option<Waker>,
-    /// Set if it must not be handled but goes to the policy at once.
+    /// Set if it must not be handled but goes to the policy at once. Stays set: without its keys it
+    /// would overtake others at a later attempt as well.
     preset: Option<Box<Cause>>,
     pub(super) chain: Chain,
     predecessors: u32,
@@ -122,6 +125,8 @@ pub(super) enum Clock {
     Listed,
     /// In the set of moved deadlines.
     Moved,
+    /// It has run out, and the handler goes on.
+    Expired,
 }
 
 /// Why a running handler must be dropped.
@@ -155,6 +160,8 @@ pub(crate) enum Fault {
 pub(crate) enum Interest {
     /// Room for a fetch.
     Room,
+    /// The same, or that there will be none for a while.
+    RoomOrChoke,
     /// Nothing is held.
     Idle,
     /// A deadline before this one.
@@ -223,7 +230,7 @@ pub(crate) struct Job<U> {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Done,
-    GivenUp(Cause),
+    GivenUp(Ending),
     Retry { after: Duration },
     Stop { cause: Cause },
     Abandoned,
@@ -237,6 +244,8 @@ pub(crate) struct Effects<U> {
     pub(crate) wakers: Vec<Waker>,
     /// Dropping an update runs code of the user.
     pub(crate) garbage: Option<Share<U>>,
+    /// So does dropping an error.
+    pub(crate) fault: Option<Fault>,
 }
 
 impl<U> Default for Effects<U> {
@@ -245,6 +254,7 @@ impl<U> Default for Effects<U> {
             recruits: 0,
             wakers: Vec::new(),
             garbage: None,
+            fault: None,
         }
     }
 }
@@ -295,6 +305,7 @@ impl<U> Queue<U> {
             counters: Counters::default(),
             claims: 0,
             latencies: Latencies::new(),
+            revived: None,
             abandoned: Vec::new(),
             fault: None,
             waiters: Waiters::new(),
@@ -321,13 +332,17 @@ impl<U> Queue<U> {
         let index = u32::try_from(self.nodes.vacant_key()).expect("fewer than 2^32 are held");
         let (keys, preset) = match arrival {
             Arrival::Refused(cause) => (&[][..], Some(Box::new(cause))),
-            Arrival::Keys(_) if self.limits.mode == Mode::Sequential => (&TOTAL_ORDER[..], None),
             Arrival::Keys(keys) => match self.limits.max_waiting_per_key {
                 Some(limit) if self.order.is_crowded(keys, limit) => {
                     (&[][..], Some(Box::new(Cause::Overflow)))
                 }
                 _ => (keys, None),
             },
+        };
+        // Refused ones too: what the policy does about them must not overtake anything either.
+        let keys = match self.limits.mode {
+            Mode::Sequential => &TOTAL_ORDER,
+            Mode::Batch | Mode::Concurrent => keys,
         };
         let (chain, predecessors) = self.order.arrive(index, keys);
         let state = if predecessors == 0 {
@@ -387,12 +402,11 @@ impl<U> Queue<U> {
         Some(Job {
             ticket,
             delivery: node.share.clone().deliver(node.attempt, ticket),
-            preset: node.preset.take(),
+            preset: node.preset.clone(),
         })
     }
 
     /// The handler waits for something: start its clock, and pass the duty on if it has it.
-    ///
     pub(crate) fn pend(
         &mut self,
         ticket: Ticket,
@@ -445,14 +459,17 @@ impl<U> Queue<U> {
     }
 
     /// The handler has ended and the policy is about to be asked: its time does not count.
-    pub(crate) fn begin_policy(&mut self, ticket: Ticket) -> Delivery<U> {
+    ///
+    /// `None` if it is too late for that, because the run is over.
+    pub(crate) fn begin_policy(&mut self, ticket: Ticket) -> Option<Delivery<U>> {
         self.stop_clock(ticket.index);
         let node = &mut self.nodes[ticket.index as usize];
-        node.deciding = true;
-        if node.cancel == Some(Cancel::Timeout) {
-            node.cancel = None;
+        if node.cancel == Some(Cancel::Abandon) {
+            return None;
         }
-        node.share.clone().deliver(node.attempt, ticket)
+        node.deciding = true;
+        node.cancel = None;
+        Some(node.share.clone().deliver(node.attempt, ticket))
     }
 
     /// Ends one attempt and, if `claim`, takes the next update if the task has the duty or may take
@@ -484,13 +501,11 @@ impl<U> Queue<U> {
             // Nobody has given it up.
             Outcome::Retry { .. } => self.release(ticket, Ending::Abandoned, now, &mut effects),
             Outcome::Done => self.release(ticket, Ending::Finished, now, &mut effects),
-            Outcome::GivenUp(cause) => {
-                self.release(ticket, Ending::from(&cause), now, &mut effects);
-            }
+            Outcome::GivenUp(ending) => self.release(ticket, ending, now, &mut effects),
             Outcome::Abandoned => self.release(ticket, Ending::Abandoned, now, &mut effects),
             Outcome::Stop { cause } => {
                 // Its successors must not overtake it: it comes first when the run is repeated.
-                self.halt(Fault::Policy { cause });
+                effects.fault = self.halt(Fault::Policy { cause });
                 self.release(ticket, Ending::Abandoned, now, &mut effects);
             }
         }
@@ -516,7 +531,7 @@ impl<U> Queue<U> {
         if hungry {
             self.hungry -= 1;
         }
-        self.halt(Fault::RuntimeGone);
+        effects.fault = self.halt(Fault::RuntimeGone);
         self.phase = Phase::Closed;
         if let Some(ticket) = ticket {
             self.stop_clock(ticket.index);
@@ -557,6 +572,8 @@ impl<U> Queue<U> {
         let mut effects = Effects::default();
         self.abandon_unstarted();
         self.phase = Phase::Closed;
+        // A time-out from now on would only turn the end into a question to the policy.
+        self.stop_all_clocks();
         for (_, node) in &mut self.nodes {
             node.cancel = Some(Cancel::Abandon);
             effects.wakers.extend(node.waker.take());
@@ -574,7 +591,7 @@ impl<U> Queue<U> {
                     share: node.share.clone(),
                     seq: node.seq,
                     attempt: node.attempt,
-                    started: true,
+                    started: node.was_handled(true),
                     unresponsive: true,
                 });
             }
@@ -622,7 +639,12 @@ impl<U> Queue<U> {
 
     /// Whether intake stands still because too many updates wait.
     pub(crate) fn is_choked(&self) -> bool {
-        self.waiting >= self.limits.max_waiting
+        self.limits.mode == Mode::Concurrent && self.waiting >= self.limits.max_waiting
+    }
+
+    /// Whether so few wait that the next standstill is not the same one.
+    pub(crate) fn is_relaxed(&self) -> bool {
+        self.waiting <= self.limits.max_waiting / 2
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -658,12 +680,14 @@ impl<U> Queue<U> {
             return;
         }
         let room = self.room().is_some();
+        let choked = self.is_choked();
         let idle = self.nodes.is_empty();
         let fault = self.fault.is_some();
         let deadline = self.next_deadline();
         self.waiters.take(
             |interest| match interest {
                 Interest::Room => room,
+                Interest::RoomOrChoke => room || choked,
                 Interest::Idle => idle,
                 Interest::Fault => fault,
                 Interest::Deadline(armed) => {
@@ -683,6 +707,7 @@ impl<U> Queue<U> {
         effects: &mut Effects<U>,
     ) {
         let node = self.nodes.remove(ticket.index as usize);
+        let started = node.was_handled(true);
         let Self {
             order,
             nodes,
@@ -732,7 +757,7 @@ impl<U> Queue<U> {
                 share: node.share,
                 seq: node.seq,
                 attempt: node.attempt,
-                started: true,
+                started,
                 unresponsive: false,
             });
         } else {
@@ -776,15 +801,17 @@ impl<U> Queue<U> {
         self.ready.push_front(ticket.index);
     }
 
-    /// Nothing starts any more.
-    fn halt(&mut self, fault: Fault) {
+    /// Nothing starts any more. The first reason counts; a later one is returned.
+    fn halt(&mut self, fault: Fault) -> Option<Fault> {
+        let mut fault = Some(fault);
         if self.fault.is_none() {
-            self.fault = Some(fault);
+            self.fault = fault.take();
         }
         if matches!(self.phase, Phase::Open | Phase::Stopping) {
             self.phase = Phase::Halted;
         }
         self.abandon_unstarted();
+        fault
     }
 
     /// Lists every update that has not been started, or waits for a retry, as abandoned.
@@ -801,16 +828,24 @@ impl<U> Queue<U> {
             node.chain = Chain::EMPTY;
             if matches!(node.state, State::Waiting | State::Ready | State::Retrying) {
                 let node = self.nodes.remove(index);
+                let started = node.was_handled(false);
                 self.counters.abandoned += 1;
                 self.abandoned.push(Unsettled {
                     share: node.share,
                     seq: node.seq,
                     attempt: node.attempt,
-                    started: node.attempt > NonZeroU32::MIN,
+                    started,
                     unresponsive: false,
                 });
             }
         }
+    }
+}
+
+impl<U> Node<U> {
+    /// Whether a handler has seen it: in an earlier attempt, or in this one if that has begun.
+    fn was_handled(&self, begun: bool) -> bool {
+        self.preset.is_none() && (begun || self.attempt > NonZeroU32::MIN)
     }
 }
 
@@ -829,7 +864,7 @@ const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// In which counter an update ends up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+pub(crate) enum Ending {
     Finished,
     Failed,
     Panicked,

@@ -61,6 +61,8 @@ struct Task {
     id: u64,
     /// `None` while it is polled.
     future: Option<BoxFuture<'static>>,
+    /// Woken while it is polled, by a simulation that goes on inside of its poll.
+    woken: bool,
     waker: Arc<TaskWaker>,
 }
 
@@ -262,6 +264,7 @@ impl SimRuntime {
             return;
         };
         let Some(mut future) = task.future.take() else {
+            task.woken = true;
             return;
         };
         let waker = Arc::clone(&task.waker);
@@ -275,14 +278,20 @@ impl SimRuntime {
         let mut state = self.lock();
         let finished = match polled {
             Ok(Poll::Pending) if !state.shut_down => {
-                state.tasks[index].future = Some(future);
+                let task = &mut state.tasks[index];
+                task.future = Some(future);
+                if std::mem::take(&mut task.woken) {
+                    let again = task.waker.ready;
+                    state.ready.push(again);
+                }
                 return;
             }
             Ok(Poll::Pending) => None,
-            Ok(Poll::Ready(())) => Some(state.tasks.remove(index)),
+            // Nothing is there if the task has shut its runtime down.
+            Ok(Poll::Ready(())) => state.tasks.try_remove(index),
             Err(_) => {
                 state.panics += 1;
-                Some(state.tasks.remove(index))
+                state.tasks.try_remove(index)
             }
         };
         drop(state);
@@ -333,6 +342,7 @@ impl Runtime for SimRuntime {
         state.tasks.insert(Task {
             id,
             future: Some(task),
+            woken: false,
             waker: Arc::clone(&waker),
         });
         drop(state);
