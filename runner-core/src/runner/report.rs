@@ -170,8 +170,8 @@ impl<U> fmt::Debug for Abandoned<U> {
 
 /// Why a run ended although nobody asked it to.
 ///
-/// Every variant but the last carries the report: what was held when the failure happened was
-/// brought to an end as after `stop()`.
+/// Every variant carries the report, boxed, so that a `Result` of a run stays small. What was held
+/// when the run failed was brought to an end as after `stop()`, unless the variant says otherwise.
 #[non_exhaustive]
 pub enum RunError<U> {
     /// Updates cannot be fetched, and trying again cannot help.
@@ -179,14 +179,14 @@ pub enum RunError<U> {
         /// Why, and what to do.
         source: Arc<SourceError>,
         /// What became of the updates.
-        report: Report<U>,
+        report: Box<Report<U>>,
     },
     /// The supplier panicked.
     SupplierPanicked {
         /// The text of the panic.
         panic: Arc<str>,
         /// What became of the updates.
-        report: Report<U>,
+        report: Box<Report<U>>,
     },
     /// The error policy answered [`Verdict::Stop`](crate::Verdict::Stop). The update in question is
     /// among the abandoned ones.
@@ -194,17 +194,17 @@ pub enum RunError<U> {
         /// What the policy was asked about.
         cause: Cause,
         /// What became of the updates.
-        report: Report<U>,
+        report: Box<Report<U>>,
     },
     /// The runtime was shut down while the runner was at work.
     RuntimeGone {
         /// What became of the updates.
-        report: Report<U>,
+        report: Box<Report<U>>,
     },
     /// The future of the run was dropped. Handlers were cancelled, nothing was confirmed.
     Dropped {
         /// What became of the updates.
-        report: Report<U>,
+        report: Box<Report<U>>,
     },
 }
 
