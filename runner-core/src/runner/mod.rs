@@ -78,8 +78,8 @@ pub struct Runner<S: UpdateSupplier, C> {
     source: Source<S>,
     consumer: Arc<C>,
     options: SinkOptions,
-    keys: Option<Arc<KeysOf<S::Update>>>,
-    policy: Arc<dyn DecideBoxed<S::Update>>,
+    pub(crate) keys: Option<Arc<KeysOf<S::Update>>>,
+    pub(crate) policy: Arc<dyn DecideBoxed<S::Update>>,
     control: Arc<Control<S::Update>>,
 }
 
@@ -248,7 +248,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
                 control.lock().unclosed = None;
             }
             let mut ticking = pin!(sink.tick());
-            let mut running = pin!(run.to_end());
+            let mut running = pin!(run.until_end());
             poll_fn(|cx| {
                 // Both in this one task: time-outs need no task of their own.
                 let _: Poll<()> = ticking.as_mut().poll(cx);
@@ -363,19 +363,19 @@ enum Next<T> {
 }
 
 impl<S: UpdateSupplier> Run<'_, S> {
-    async fn to_end(&mut self) -> RunResult<S::Update> {
+    async fn until_end(&mut self) -> RunResult<S::Update> {
         let reason = self.fetch_all().await;
         let reason = self.shared.drain(reason).await;
         let report = self.settle(&reason).await;
         match reason {
             Reason::Requested => Ok(report),
-            Reason::Supply(SourceError::Supply(source)) => Err(RunError::Supply {
-                source: Arc::new(source),
-                report,
-            }),
             Reason::Supply(SourceError::Panicked(panic)) => {
                 Err(RunError::SupplierPanicked { panic, report })
             }
+            Reason::Supply(source) => Err(RunError::Supply {
+                source: Arc::new(source),
+                report,
+            }),
             Reason::Fault(Fault::Policy { cause }) => Err(RunError::Policy { cause, report }),
             Reason::Fault(Fault::RuntimeGone) => Err(RunError::RuntimeGone { report }),
         }

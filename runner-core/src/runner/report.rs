@@ -3,7 +3,7 @@
 use std::{error::Error, fmt, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
-    Cause, Confirmation, Counters, Delivery, LatencySummary, SupplyError, sink::Unsettled,
+    Cause, Confirmation, Counters, Delivery, LatencySummary, SourceError, sink::Unsettled,
     ticket::Ticket,
 };
 
@@ -176,8 +176,8 @@ impl<U> fmt::Debug for Abandoned<U> {
 pub enum RunError<U> {
     /// Updates cannot be fetched, and trying again cannot help.
     Supply {
-        /// What the supplier said.
-        source: Arc<SupplyError>,
+        /// Why, and what to do.
+        source: Arc<SourceError>,
         /// What became of the updates.
         report: Report<U>,
     },
