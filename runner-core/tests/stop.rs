@@ -7,7 +7,7 @@ use std::{num::NonZeroUsize, task::Context, time::Duration};
 use common::{LONG, MS, SECOND, always, end_time, ended, n, quiet, runtime, start};
 use runner_core::{
     Confirmation, Delivery, Failure, Fate, Key, Progress, RunError, RunState, Runner, RunnerHandle,
-    Runtime, RuntimeExt, SinkOptions, StartError, SupplyError, Verdict,
+    Runtime, RuntimeExt, SinkOptions, SourceError, StartError, SupplyError, Verdict,
     testing::{
         Close, End, Log, Plan, Recorder, Script, ScriptedSupplier, SimRuntime, Step, for_each_seed,
     },
@@ -916,7 +916,10 @@ fn a_supplier_that_fails_for_good_ends_the_run_after_what_is_held() {
         let RunError::Supply { source, report } = error else {
             panic!("{error:?}");
         };
-        assert!(matches!(*source, SupplyError::Fatal(_)));
+        assert!(matches!(
+            *source,
+            SourceError::Supply(SupplyError::Fatal(_))
+        ));
         assert_eq!(report.counters.finished, 5);
         assert_eq!(sim.elapsed(), 3 * SECOND);
         assert_eq!(script.closes(), [5]);
