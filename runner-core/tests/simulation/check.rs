@@ -110,8 +110,10 @@ impl Oracle {
         );
         let again = match self.run.close_answer {
             None => Fate::Unknown,
-            Some(Some(from)) if nr - self.run.first >= from => Fate::Redelivered,
-            Some(_) => Fate::Lost,
+            Some(closing) => match closing.redelivers_from {
+                Some(from) if nr - self.run.first >= from => Fate::Redelivered,
+                _ => Fate::Lost,
+            },
         };
         let fate = abandoned.fate;
         self.require(fate == again, || {
@@ -177,10 +179,10 @@ impl Oracle {
                 format!("closed at {closes:?}, the report says {prefix}")
             });
         }
-        let failed = report.confirmation == Confirmation::Failed;
-        let answered = self.run.close_answer.is_some() && !gone;
-        self.require(failed != answered, || {
-            format!("{:?}, answered {answered}", report.confirmation)
+        let answer = self.run.close_answer.filter(|_| !gone);
+        let expected = answer.map_or(Confirmation::Failed, |closing| closing.confirmation);
+        self.require(report.confirmation == expected, || {
+            format!("{:?} instead of {expected:?}", report.confirmation)
         });
     }
 
@@ -240,6 +242,14 @@ impl Oracle {
         self.require(stats.counters.supplied == supplied, || {
             format!("{} supplied, not {supplied}", stats.counters.supplied)
         });
+        let (calls, failures) = (self.feed.calls, self.feed.failures);
+        self.require(
+            (stats.calls, stats.failed_calls) == (calls, failures),
+            || {
+                let told = (stats.calls, stats.failed_calls);
+                format!("{told:?} calls, not {:?}", (calls, failures))
+            },
+        );
         let settled = supplied - expected.len() as u64;
         let told = stats.counters.settled();
         self.require(told == settled, || format!("{told} settled, not {settled}"));

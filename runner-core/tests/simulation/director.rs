@@ -19,13 +19,14 @@ use crate::{
     consumer::Consumer,
     coverage::Seen,
     dice::Dice,
+    observed::Observed,
     policy::Policy,
     supplier::Supplier,
     world::{Item, World, keys},
 };
 
 type Handle = RunnerHandle<Item>;
-type TheRunner = Runner<Supplier, Consumer>;
+type TheRunner = Runner<Observed<Supplier>, Consumer>;
 
 /// Who polls the run.
 enum Driver {
@@ -60,10 +61,11 @@ pub(crate) async fn direct(world: &Arc<World>) {
     let keyed = Arc::clone(world);
     let runner = Runner::new(
         Arc::new(world.sim.clone()),
-        Supplier::new(world),
+        Observed::new(world, Supplier::new(world)),
         Consumer(Arc::clone(world)),
     )
     .sink(world.config.sink())
+    .source(world.config.feed.options())
     .sequentialize(move |item: &Item| keys(&keyed, item))
     .policy(Policy(Arc::clone(world)));
     let handle = runner.handle();
@@ -120,7 +122,10 @@ pub(crate) async fn direct(world: &Arc<World>) {
             wait(world, &ends, known.stopped(), None);
         }
         wait(world, &ends, known.task(), Some(dice.ms(0, 200)));
-        let horizon = dice.ms(0, 800);
+        let horizon = match dice.chance(80) {
+            true => dice.ms(5_000, 60_000),
+            false => dice.ms(0, 800),
+        };
         for _ in 0..dice.between(0, 10) {
             act_later(world, &shared, &mut dice, horizon);
         }
@@ -424,6 +429,7 @@ fn look(world: &World, handle: &Handle) {
             RunState::Stopping => stopping,
             RunState::Paused => paused && !stopping,
             RunState::Stopped => false,
+            RunState::Backoff | RunState::Conflict => !paused && !stopping && !oracle.call.pending,
             _ => !paused && !stopping,
         };
         oracle.require(fits, || {

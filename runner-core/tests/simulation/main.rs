@@ -8,6 +8,8 @@ mod consumer;
 mod coverage;
 mod dice;
 mod director;
+mod feed;
+mod observed;
 mod oracle;
 mod policy;
 mod supplier;

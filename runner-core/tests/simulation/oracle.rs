@@ -10,10 +10,11 @@ use std::{
     time::Duration,
 };
 
-use runner_core::{Cause, testing::SimRuntime};
+use runner_core::{Cause, Closing, testing::SimRuntime};
 
 use crate::{
     coverage::{Coverage, Seen},
+    feed::{Feed, Trouble},
     world::{Config, Item, Mode},
 };
 
@@ -41,6 +42,7 @@ pub(crate) struct Oracle {
     /// When anything changed last.
     changed: Duration,
     pub(crate) call: Call,
+    pub(crate) feed: Feed,
 }
 
 /// One supplied update, as the test saw it.
@@ -140,7 +142,7 @@ pub(crate) struct Run {
     pub(crate) closes: Vec<usize>,
     /// What the supplier has to be told before anything else.
     pub(crate) unclosed: Option<usize>,
-    pub(crate) close_answer: Option<Option<usize>>,
+    pub(crate) close_answer: Option<Closing>,
     retries: u64,
 }
 
@@ -149,10 +151,10 @@ pub(crate) struct Run {
 pub(crate) struct Call {
     pub(crate) pending: bool,
     pub(crate) closing: bool,
-    /// The last call was not answered with a batch.
-    pub(crate) failed: bool,
     /// The last call has ended the run.
     pub(crate) fatal: bool,
+    /// When the source has to drop it.
+    deadline: Option<Duration>,
     ended_at: Duration,
 }
 
@@ -161,7 +163,7 @@ pub(crate) enum Event {
     Begin(usize),
     Call { limit: usize },
     Answer { count: usize },
-    CallFailed,
+    CallFailed(Trouble),
     CallDropped,
     Close { prefix: usize },
     Arrive(usize),
@@ -214,6 +216,7 @@ impl Oracle {
             lines: HashMap::new(),
             changed: Duration::ZERO,
             call: Call::default(),
+            feed: Feed::new(config.feed),
         }
     }
 
@@ -349,7 +352,10 @@ impl Oracle {
         // What the supplier is told first by the next run.
         let prefix = self.settled_prefix();
         self.run.unclosed.get_or_insert(prefix);
-        self.call = Call::default();
+        self.call = Call {
+            ended_at: self.now(),
+            ..Call::default()
+        };
     }
 
     /// Whether nothing may start any more, and what was not started is gone.
@@ -365,7 +371,7 @@ impl Oracle {
 
     // The supplier.
 
-    pub(crate) fn call(&mut self, limit: usize) {
+    pub(crate) fn call(&mut self, limit: usize, timeout: Option<Duration>) {
         self.event(Event::Call { limit });
         let run = self.run.clone();
         self.require(!run.over, || "a call without a run".to_owned());
@@ -381,11 +387,18 @@ impl Oracle {
         let pending = self.call.pending || self.call.closing;
         self.require(!pending, || "calls overlap".to_owned());
         self.require((1..=100).contains(&limit), || format!("limit {limit}"));
-        if !self.call.failed {
+        let (now, feed) = (self.now(), self.feed);
+        self.require(now >= feed.not_before, || {
+            format!("a call that had to wait until {:?}", feed.not_before)
+        });
+        // After a rest it asks for what there was room for before.
+        if self.config.mode != Mode::Concurrent || !feed.rests(self.call.ended_at) {
             self.check_room(limit);
         }
+        self.feed.calls += 1;
         self.call = Call {
             pending: true,
+            deadline: timeout.map(|timeout| now + timeout),
             ..Call::default()
         };
     }
@@ -434,28 +447,40 @@ impl Oracle {
 
     pub(crate) fn answer(&mut self, count: usize) {
         self.event(Event::Answer { count });
-        self.call.pending = false;
-        self.call.ended_at = self.now();
+        let now = self.now();
+        self.call = Call {
+            ended_at: now,
+            ..Call::default()
+        };
+        self.feed.answered(now);
     }
 
-    pub(crate) fn call_failed(&mut self, fatal: bool) {
-        self.event(Event::CallFailed);
+    pub(crate) fn call_failed(&mut self, trouble: Trouble) {
+        self.event(Event::CallFailed(trouble));
+        self.coverage.add(trouble.seen());
+        let now = self.now();
         self.call = Call {
-            failed: true,
-            fatal,
-            ended_at: self.now(),
+            fatal: self.feed.failed(trouble, now),
+            ended_at: now,
             ..Call::default()
         };
     }
 
     pub(crate) fn call_dropped(&mut self) {
-        self.event(Event::CallDropped);
-        self.coverage.add(Seen::SupplyDropped);
-        self.call = Call {
-            failed: true,
-            ended_at: self.now(),
-            ..Call::default()
-        };
+        let now = self.now();
+        if self.paused || self.run.stopping || self.is_closed() {
+            self.event(Event::CallDropped);
+            self.coverage.add(Seen::SupplyDropped);
+            self.feed.interrupted(now);
+            self.call = Call {
+                ended_at: now,
+                ..Call::default()
+            };
+            return;
+        }
+        let overdue = self.call.deadline.is_some_and(|deadline| deadline <= now);
+        self.require(overdue, || "a call was dropped for no reason".to_owned());
+        self.call_failed(Trouble::Timeout);
     }
 
     pub(crate) fn close(&mut self, prefix: usize) {
@@ -477,7 +502,7 @@ impl Oracle {
         });
     }
 
-    pub(crate) fn closed(&mut self, answer: Option<Option<usize>>) {
+    pub(crate) fn closed(&mut self, answer: Option<Closing>) {
         self.call.closing = false;
         // The answer to the close of a run that was cut short is nobody's. If this run is cut short
         // as well, the next one tells it again.
@@ -966,6 +991,11 @@ impl Oracle {
         if let Some(nr) = overdue {
             self.broken(|| format!("update {nr} is not timed out"));
         }
+        let overdue = self.call.pending
+            && (self.paused
+                || self.run.stopping
+                || self.call.deadline.is_some_and(|deadline| deadline < now));
+        self.require(!overdue, || "a call is not dropped".to_owned());
         if self.is_closed() {
             return;
         }
@@ -990,8 +1020,9 @@ impl Oracle {
         let supposed_to_call = self.has_room()
             && !self.paused
             && !self.run.stopping
-            && !self.call.failed
-            && !self.call.closing;
+            && !self.call.fatal
+            && !self.call.closing
+            && now > self.feed.at_latest + Duration::from_millis(1);
         if supposed_to_call && !self.call.pending {
             self.broken(|| "there is room and nothing is fetched".to_owned());
         }

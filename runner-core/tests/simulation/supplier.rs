@@ -2,12 +2,12 @@
 
 use std::{collections::VecDeque, future::pending, num::NonZeroUsize, sync::Arc, time::Duration};
 
-use runner_core::{Closing, Confirmation, RuntimeExt, SupplyError, UpdateSupplier};
+use runner_core::{Closing, Confirmation, Conflict, RuntimeExt, SupplyError, UpdateSupplier};
 
 use crate::{
     coverage::Seen,
     dice::Dice,
-    world::{Item, World, planned_panic},
+    world::{Config, Item, World, planned_panic},
 };
 
 /// Supplies the updates of a world in order, then empty batches.
@@ -31,6 +31,13 @@ enum Fault {
     Oversized,
     Duplicate,
     Reordered,
+    Late,
+    Hang,
+    Transient,
+    RetryAfter,
+    Poller,
+    Webhook,
+    Fatal,
     Panic,
 }
 
@@ -72,18 +79,6 @@ impl Supplier {
         }
         ids
     }
-
-    fn answer(&mut self, ids: Vec<u64>) -> Vec<Item> {
-        self.log.extend_from_slice(&ids);
-        let mut oracle = self.world.oracle();
-        oracle.answer(ids.len());
-        let numbers: Vec<_> = ids.iter().map(|id| (oracle.supply(*id), *id)).collect();
-        drop(oracle);
-        let items = numbers.into_iter();
-        items
-            .map(|(nr, id)| Item::new(&self.world, nr, id))
-            .collect()
-    }
 }
 
 impl UpdateSupplier for Supplier {
@@ -92,8 +87,6 @@ impl UpdateSupplier for Supplier {
 
     async fn supply(&mut self, limit: NonZeroUsize) -> Result<Vec<Item>, SupplyError> {
         let world = Arc::clone(&self.world);
-        world.oracle().call(limit.get());
-        let mut call = Pending(Some(&world));
         self.calls += 1;
         if std::mem::take(&mut self.was_closed) {
             self.log.clear();
@@ -104,10 +97,10 @@ impl UpdateSupplier for Supplier {
             1 => dice.ms(0, 3),
             _ => dice.ms(0, 60),
         };
+        let fault = draw(&mut dice, &world.config);
         if !delay.is_zero() {
             world.sim.sleep(delay).await;
         }
-        let fault = draw(&mut dice, world.config.badness);
         let limit = limit.get();
         let count = match dice.between(0, 2) {
             0 => limit,
@@ -121,14 +114,24 @@ impl UpdateSupplier for Supplier {
                 let from = self.log.len().saturating_sub(count);
                 self.log[from..].to_vec()
             }
-            Fault::Panic => {
-                call.0 = None;
-                let mut oracle = world.oracle();
-                oracle.coverage.add(Seen::SupplyPanics);
-                oracle.call_failed(true);
-                drop(oracle);
-                planned_panic();
+            Fault::Late => {
+                world.seen(Seen::SupplyLate);
+                world
+                    .sim
+                    .sleep(world.config.call_timeout.unwrap_or(delay))
+                    .await;
+                self.take(count)
             }
+            Fault::Hang => {
+                world.seen(Seen::SupplyHangs);
+                pending().await
+            }
+            Fault::Transient => return Err(SupplyError::transient("planned")),
+            Fault::RetryAfter => return Err(SupplyError::retry_after(dice.ms(0, 100), "planned")),
+            Fault::Poller => return Err(SupplyError::conflict(Conflict::Poller, "planned")),
+            Fault::Webhook => return Err(SupplyError::conflict(Conflict::Webhook, "planned")),
+            Fault::Fatal => return Err(SupplyError::fatal("planned")),
+            Fault::Panic => planned_panic(),
         };
         let seen = match fault {
             Fault::Reordered if ids.len() > 1 => {
@@ -144,17 +147,23 @@ impl UpdateSupplier for Supplier {
             world.seen(seen);
         }
         if ids.is_empty() && !matches!(fault, Fault::Empty) {
-            // A poll that waits for messages, and finds none.
-            world.sim.sleep(Duration::from_secs(20)).await;
+            // A poll that waits for messages, and finds none in time.
+            let time = world.config.call_timeout.unwrap_or(Duration::from_secs(20));
+            world
+                .sim
+                .sleep(time * dice.between(2, 11) as u32 / 10)
+                .await;
         }
-        call.0 = None;
-        Ok(self.answer(ids))
+        self.log.extend_from_slice(&ids);
+        Ok(ids.into_iter().map(|id| Item::new(&world, id)).collect())
+    }
+
+    fn call_timeout(&self) -> Option<Duration> {
+        self.world.config.call_timeout
     }
 
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError> {
         let world = Arc::clone(&self.world);
-        world.oracle().close(settled_prefix);
-        let mut closing = Closes(&world, None);
         self.closes += 1;
         self.was_closed = true;
         let mut dice = world.dice(&[6, self.closes]);
@@ -189,7 +198,6 @@ impl UpdateSupplier for Supplier {
             }
         }
         if !world.config.rewinding {
-            closing.1 = Some(None);
             return Ok(Closing::default());
         }
         let supplied = self.log.len();
@@ -203,42 +211,33 @@ impl UpdateSupplier for Supplier {
         for id in rest.iter().rev() {
             self.again.push_front(*id);
         }
-        closing.1 = Some(Some(settled_prefix));
         let position = settled_prefix as i64;
         let closing = Closing::new(Confirmation::Confirmed { position });
         Ok(closing.redelivers_from(settled_prefix))
     }
 }
 
-fn draw(dice: &mut Dice, badness: u64) -> Fault {
-    if !dice.chance(badness / 3) {
+fn draw(dice: &mut Dice, config: &Config) -> Fault {
+    if !dice.chance(config.badness * 3 / 4) {
         return Fault::None;
     }
-    dice.pick(&[
+    let fault = dice.pick(&[
         (10, Fault::Empty),
         (10, Fault::Oversized),
         (10, Fault::Duplicate),
         (10, Fault::Reordered),
-        (5, Fault::Panic),
-    ])
-}
-
-/// Tells of a call that is dropped.
-struct Pending<'a>(Option<&'a World>);
-
-impl Drop for Pending<'_> {
-    fn drop(&mut self) {
-        if let Some(world) = self.0 {
-            world.oracle().call_dropped();
-        }
-    }
-}
-
-/// Tells how a close ended: `None` if it failed.
-struct Closes<'a>(&'a World, Option<Option<usize>>);
-
-impl Drop for Closes<'_> {
-    fn drop(&mut self) {
-        self.0.oracle().closed(self.1);
+        (10, Fault::Late),
+        (14, Fault::Hang),
+        (20, Fault::Transient),
+        (10, Fault::RetryAfter),
+        (8, Fault::Poller),
+        (8, Fault::Webhook),
+        (7, Fault::Fatal),
+        (8, Fault::Panic),
+    ]);
+    match fault {
+        // Nobody would ever end it.
+        Fault::Hang if config.call_timeout.is_none() => Fault::Late,
+        fault => fault,
     }
 }

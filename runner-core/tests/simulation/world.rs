@@ -12,7 +12,7 @@ use std::{
 
 use runner_core::{Key, OnTimeout, SinkOptions, testing::SimRuntime};
 
-use crate::{coverage::Seen, dice::Dice, oracle::Oracle};
+use crate::{coverage::Seen, dice::Dice, feed::FeedConfig, oracle::Oracle};
 
 /// Which of the three sinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub(crate) struct Config {
     pub(crate) badness: u64,
     /// Handlers may block; rarely, because it takes everybody's time.
     pub(crate) blocking: bool,
+    pub(crate) feed: FeedConfig,
+    /// How long a call of the supplier may take.
+    pub(crate) call_timeout: Option<Duration>,
 }
 
 impl Config {
@@ -79,6 +82,8 @@ impl Config {
             rewinding: dice.chance(700),
             badness: dice.pick(&[(1, 0), (3, 200), (3, 600)]),
             blocking: dice.chance(400),
+            feed: FeedConfig::draw(&mut dice),
+            call_timeout: dice.chance(500).then(|| dice.ms(30, 200)),
         }
     }
 
@@ -149,7 +154,7 @@ impl World {
 
 /// One supplied update. What is supplied twice is two items with one `id`.
 pub(crate) struct Item {
-    /// Counts what was supplied, over all runs.
+    /// Counts what was supplied, over all runs; set when it is.
     pub(crate) nr: usize,
     pub(crate) id: u64,
     live: Arc<AtomicIsize>,
@@ -157,10 +162,10 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    pub(crate) fn new(world: &World, nr: usize, id: u64) -> Self {
+    pub(crate) fn new(world: &World, id: u64) -> Self {
         world.live.fetch_add(1, Ordering::Relaxed);
         Self {
-            nr,
+            nr: usize::MAX,
             id,
             live: Arc::clone(&world.live),
             bomb: (world.config.badness > 0 && world.dice(&[2, id]).chance(8))
