@@ -25,6 +25,7 @@ pub use self::{
 use crate::{
     Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, Runtime, RuntimeExt,
     SinkOptions, SkipFailed, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSupplier,
+    panics::discard,
     sink::{DecideBoxed, Fault, KeysOf, Sink, Unsettled},
     trace::{Chain, debug, error, info, warn},
 };
@@ -182,7 +183,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         let gone = Gone(Arc::clone(&control));
         let runtime = Arc::clone(&control.runtime);
         runtime.spawn(Box::pin(async move {
-            let _gone = gone;
+            let gone = gone;
             loop {
                 // The result reaches everyone through the handles.
                 let _ = self
@@ -197,6 +198,9 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
                     break;
                 }
             }
+            // With it goes the last report, and the updates in that are the user's.
+            drop(gone);
+            discard((self, control));
         }));
         handle
     }
