@@ -5,5 +5,7 @@ mod client;
 pub mod testing;
 
 pub use client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits};
+#[cfg(feature = "hyper")]
+pub use client::{HyperClient, HyperOptions};
 #[cfg(feature = "ureq")]
 pub use client::{UreqClient, UreqOptions};

@@ -114,11 +114,6 @@ impl Peer {
         self.events.recv().await.expect("the peer holds a sender")
     }
 
-    /// An event that has happened already.
-    pub(super) fn try_event(&self) -> Option<Event> {
-        self.events.try_recv().ok()
-    }
-
     /// Waits for the next request.
     pub(super) async fn requested(&self) {
         while !matches!(self.event().await, Event::Requested(_)) {}
