@@ -10,7 +10,7 @@ use crate::client::{HttpError, HttpErrorKind};
 /// Collects a body.
 pub(super) enum Gunzip {
     Plain(Bounded),
-    Gzip(MultiGzDecoder<Bounded>),
+    Gzip(Box<MultiGzDecoder<Bounded>>),
 }
 
 impl Gunzip {
@@ -22,7 +22,7 @@ impl Gunzip {
             is_exceeded: false,
         };
         if is_gzip {
-            Self::Gzip(MultiGzDecoder::new(content))
+            Self::Gzip(Box::new(MultiGzDecoder::new(content)))
         } else {
             Self::Plain(content)
         }

@@ -121,7 +121,10 @@ impl HttpClient for HyperClient {
             outcome = link.exchange(&target, &request, &shared.user_agent).await;
         }
         let response = outcome.map_err(Failure::into_error)?;
-        shared.keep(request.lane, target.origin, link);
+        // Not if the server wants it closed, or sent more than it said.
+        if link.is_usable().await {
+            shared.keep(request.lane, target.origin, link);
+        }
         Ok(response)
     }
 }
