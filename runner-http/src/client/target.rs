@@ -12,7 +12,6 @@ use super::{HttpError, HttpErrorKind};
 /// A URL that can be used.
 pub(super) struct Target {
     pub(super) uri: Uri,
-    pub(super) is_secure: bool,
     /// The scheme and the authority: requests with the same can share a connection.
     pub(super) origin: String,
 }
@@ -25,22 +24,25 @@ impl Target {
         let invalid = || HttpError::new(HttpErrorKind::InvalidUrl);
         let uri: Uri = url.parse().map_err(|_| invalid())?;
         let authority = uri.authority().ok_or_else(invalid)?;
-        let is_secure = match uri.scheme_str() {
-            Some("http") => false,
-            Some("https") => true,
-            _ => return Err(invalid()),
-        };
+        let scheme = uri.scheme_str().unwrap_or_default();
+        if !matches!(scheme, "http" | "https") {
+            return Err(invalid());
+        }
         // The parser accepts any text as the port.
         let has_port = authority.as_str().ends_with(authority.host());
         if authority.host().is_empty() || !has_port && authority.port_u16().is_none() {
             return Err(invalid());
         }
-        let scheme = if is_secure { "https" } else { "http" };
         Ok(Self {
             origin: format!("{scheme}://{authority}"),
-            is_secure,
             uri,
         })
+    }
+
+    /// Whether it must be reached through TLS.
+    #[cfg(feature = "hyper")]
+    pub(super) fn is_secure(&self) -> bool {
+        self.uri.scheme_str() == Some("https")
     }
 
     /// The host without the brackets of an IPv6 address.

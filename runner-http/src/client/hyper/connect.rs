@@ -77,7 +77,7 @@ impl Connector {
         // Requests are small and answered one by one; a failure only costs time.
         let _ = stream.get_ref().set_nodelay(true);
 
-        let stream: Box<dyn Stream> = if target.is_secure {
+        let stream: Box<dyn Stream> = if target.is_secure() {
             let name = ServerName::try_from(target.host().to_owned())
                 .map_err(|_| HttpError::new(HttpErrorKind::InvalidUrl))?;
             let handshake = within(limit, self.tls.connect(name, stream)).await;
@@ -119,7 +119,7 @@ pub(super) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::O
 
 /// Looks the name up on a thread of its own: there is no portable way that does not block.
 async fn resolve(target: &Target) -> io::Result<Vec<SocketAddr>> {
-    let default_port = if target.is_secure { 443 } else { 80 };
+    let default_port = if target.is_secure() { 443 } else { 80 };
     let port = target.uri.port_u16().unwrap_or(default_port);
     if let Some(address) = target.address() {
         return Ok(vec![SocketAddr::new(address, port)]);
