@@ -4,6 +4,7 @@ mod control;
 mod handle;
 mod health;
 mod report;
+mod until;
 
 use std::{
     fmt,
