@@ -72,3 +72,15 @@ pub struct UpdatesRequest {
     /// The kinds of update wanted. `None` keeps what was set last.
     pub allowed_updates: Option<Vec<String>>,
 }
+
+/// A request for the oldest updates that are kept, at most 100, which answers at once.
+impl Default for UpdatesRequest {
+    fn default() -> Self {
+        Self {
+            offset: None,
+            limit: 100,
+            timeout: Duration::ZERO,
+            allowed_updates: None,
+        }
+    }
+}
