@@ -4,6 +4,7 @@ mod control;
 mod handle;
 mod health;
 mod report;
+mod until;
 
 use std::{
     fmt,
@@ -208,10 +209,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     /// One run, from the first fetch to the report.
     ///
     /// `cut_short` names the error if the future is dropped.
-    async fn run_once(
-        &mut self,
-        cut_short: fn(Box<Report<S::Update>>) -> RunError<S::Update>,
-    ) -> RunResult<S::Update> {
+    async fn run_once(&mut self, cut_short: CutShort<S::Update>) -> RunResult<S::Update> {
         let control = Arc::clone(&self.control);
         let sink = Sink::new(
             Arc::clone(&control.runtime),
@@ -616,12 +614,15 @@ fn report<U: Send + Sync + 'static>(
     }
 }
 
+/// What a run ends with when its future is dropped.
+type CutShort<U> = fn(Box<Report<U>>) -> RunError<U>;
+
 /// Ends a run whose future is dropped.
 struct RunGuard<'a, U: Send + Sync + 'static> {
     control: &'a Control<U>,
     sink: &'a Arc<Sink<U>>,
     began: Instant,
-    cut_short: fn(Box<Report<U>>) -> RunError<U>,
+    cut_short: CutShort<U>,
     armed: bool,
 }
 
