@@ -141,7 +141,7 @@ impl Queue {
     ) -> usize {
         let head = self.head();
         let valid = offset > 0 && offset < MAX_ID && offset <= self.tail.saturating_add(MAX_AHEAD);
-        if valid && offset >= head {
+        if valid && offset > head {
             while self.updates.front().is_some_and(|first| first.id < offset) {
                 self.pop();
             }
@@ -197,7 +197,7 @@ impl Queue {
         self.updates.len()
     }
 
-    /// The latest valid offset that was not below the oldest update.
+    /// The latest valid offset that was beyond the oldest update.
     pub(crate) fn confirmed(&self) -> Option<i32> {
         self.confirmed
     }

@@ -93,7 +93,7 @@ pub struct Connections {
 pub struct Snapshot {
     /// Updates that are queued: not confirmed, or expired and not yet read past.
     pub pending: usize,
-    /// The latest offset that was valid and not below the oldest update.
+    /// The latest offset that was valid and confirmed something: every update below it is forgotten.
     pub confirmed_offset: Option<i64>,
     /// The id of the next update.
     pub next_update_id: i64,

@@ -365,7 +365,8 @@ impl LocalServer {
         self.snapshot().pending
     }
 
-    /// The latest offset of a getUpdates that was valid: every update below it is forgotten.
+    /// The latest offset of a getUpdates that was valid and confirmed something: every update below it
+    /// is forgotten.
     #[must_use]
     pub fn confirmed_offset(&self) -> Option<i64> {
         self.snapshot().confirmed_offset
