@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 
 pub(crate) use self::status::{SourceState, Status};
 use self::{
@@ -166,6 +166,7 @@ impl<S: UpdateSupplier> Source<S> {
             let again = batch.is_ok().then_some(source);
             Some((batch, again))
         })
+        .fuse()
     }
 
     /// Ends a run in good order: see [`UpdateSupplier::close`].
