@@ -20,6 +20,8 @@ pub mod testing;
 mod token;
 mod update;
 
+#[cfg(feature = "hyper")]
+pub use self::client::{HyperClient, HyperOptions};
 #[cfg(feature = "ureq")]
 pub use self::client::{UreqClient, UreqOptions};
 pub use self::{
