@@ -14,6 +14,7 @@ mod header;
 mod incoming;
 mod kind;
 mod methods;
+mod scan;
 mod split;
 #[cfg(feature = "test-util")]
 pub mod testing;
