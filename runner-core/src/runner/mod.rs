@@ -4,6 +4,7 @@ mod control;
 mod handle;
 mod health;
 mod report;
+mod until;
 
 use std::{
     fmt,
@@ -25,6 +26,7 @@ pub use self::{
 use crate::{
     Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, Runtime, RuntimeExt,
     SinkOptions, SkipFailed, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSupplier,
+    panics::discard,
     sink::{DecideBoxed, Fault, KeysOf, Sink, Unsettled},
     trace::{Chain, debug, error, info, warn},
 };
@@ -182,7 +184,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         let gone = Gone(Arc::clone(&control));
         let runtime = Arc::clone(&control.runtime);
         runtime.spawn(Box::pin(async move {
-            let _gone = gone;
+            let gone = gone;
             loop {
                 // The result reaches everyone through the handles.
                 let _ = self
@@ -197,6 +199,9 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
                     break;
                 }
             }
+            // With it goes the last report, and the updates in that are the user's.
+            drop(gone);
+            discard((self, control));
         }));
         handle
     }
@@ -204,10 +209,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     /// One run, from the first fetch to the report.
     ///
     /// `cut_short` names the error if the future is dropped.
-    async fn run_once(
-        &mut self,
-        cut_short: fn(Box<Report<S::Update>>) -> RunError<S::Update>,
-    ) -> RunResult<S::Update> {
+    async fn run_once(&mut self, cut_short: CutShort<S::Update>) -> RunResult<S::Update> {
         let control = Arc::clone(&self.control);
         let sink = Sink::new(
             Arc::clone(&control.runtime),
@@ -612,12 +614,15 @@ fn report<U: Send + Sync + 'static>(
     }
 }
 
+/// What a run ends with when its future is dropped.
+type CutShort<U> = fn(Box<Report<U>>) -> RunError<U>;
+
 /// Ends a run whose future is dropped.
 struct RunGuard<'a, U: Send + Sync + 'static> {
     control: &'a Control<U>,
     sink: &'a Arc<Sink<U>>,
     began: Instant,
-    cut_short: fn(Box<Report<U>>) -> RunError<U>,
+    cut_short: CutShort<U>,
     armed: bool,
 }
 

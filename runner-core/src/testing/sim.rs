@@ -142,10 +142,17 @@ impl SimRuntime {
 
     /// Runs tasks until none is ready. Time stands still.
     pub fn run_until_idle(&self) {
+        let mut main = false;
         while let Some(ready) = self.next_ready() {
-            if let Ready::Task { index, id } = ready {
-                self.poll_task(index, id);
+            match ready {
+                Ready::Task { index, id } => self.poll_task(index, id),
+                // A handler that blocks calls this in the midst of `block_on`, which must still
+                // learn of it.
+                Ready::Main => main = true,
             }
+        }
+        if main {
+            self.lock().ready.push(Ready::Main);
         }
     }
 
@@ -225,8 +232,11 @@ impl SimRuntime {
             state.timers.clear();
             std::mem::take(&mut state.tasks)
         };
-        // Outside of the lock: what is dropped here may call back.
-        drop(tasks);
+        // Outside of the lock: what is dropped here may call back. As a real runtime does, one
+        // whose destructor panics leaves the others unharmed.
+        for (_, task) in tasks {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -5,7 +5,7 @@
 
 mod alarm;
 mod cases;
-mod peer;
+pub(crate) mod peer;
 
 use std::{
     any::Any,
@@ -92,7 +92,7 @@ impl Measured {
 }
 
 /// Drives a future on this thread and nothing else.
-fn park_on(mut future: BoxFuture<'_, ()>) {
+pub(crate) fn park_on(mut future: BoxFuture<'_, ()>) {
     struct Unpark(Thread);
 
     impl Wake for Unpark {

@@ -62,6 +62,27 @@ impl Threads {
     }
 }
 
+#[cfg(all(test, feature = "test-util"))]
+impl Threads {
+    /// How many threads have a place, are idle among them, requests wait, and threads were cut.
+    pub(super) fn counts(&self) -> (usize, usize, usize, usize) {
+        let state = self.shared.lock();
+        (
+            state.threads,
+            state.idle.len(),
+            state.queue.len(),
+            state.detached,
+        )
+    }
+
+    /// Whether a thread has taken a request up.
+    pub(super) fn is_live(&self) -> bool {
+        let state = self.shared.lock();
+        let mut running = state.running.values();
+        running.any(|running| matches!(running, Running::Live(_)))
+    }
+}
+
 impl Drop for Threads {
     fn drop(&mut self) {
         let mut state = self.shared.lock();

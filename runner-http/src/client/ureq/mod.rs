@@ -2,6 +2,8 @@
 
 mod exchange;
 mod lane;
+#[cfg(all(test, feature = "test-util"))]
+mod tests;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
@@ -18,7 +20,9 @@ use super::{HttpClient, HttpError, HttpRequest, HttpResponse, Lane};
 /// - [`Lane::Call`]: at most [`threads`](UreqOptions::threads) calls at a time, each thread with a
 ///   connection of its own. Further calls wait; the wait is not part of any limit.
 ///
-/// Proxies named by environment variables are not used, and cookies are not kept.
+/// Proxies named by environment variables are not used, and cookies are not kept. A name is looked
+/// up before every request, also if its connection is kept, on a thread that ends with the look-up:
+/// `ureq` offers no other way to bound it. An IP address in the URL needs none.
 ///
 /// # Cancel safety
 ///
