@@ -4,9 +4,12 @@
 //! held across an await, a call of user code, a spawn or a wake-up.
 
 mod decay;
+mod end;
 mod latency;
+mod node;
 mod options;
 mod order;
+mod outcome;
 mod queue;
 mod snapshot;
 mod waiters;
@@ -27,7 +30,7 @@ use std::{
 pub use self::{
     latency::LatencySummary,
     options::{OnTimeout, SinkOptions},
-    queue::Counters,
+    outcome::Counters,
     snapshot::{InFlight, Progress},
 };
 use self::{
@@ -36,7 +39,7 @@ use self::{
     worker::Duty,
 };
 pub(crate) use self::{
-    queue::{Fault, Unsettled},
+    outcome::{Fault, Unsettled},
     snapshot::Gauges,
     waiters::{WaiterId, Waiters},
 };
