@@ -2,7 +2,7 @@
 //! damage that the fault plan asks for.
 
 use std::{
-    io::{self, Read, Write},
+    io::{self, IoSlice, Read, Write},
     net::{Shutdown, TcpStream},
     sync::Arc,
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use crate::{
     methods,
     poll::{CONFLICT_POLL, Decision},
     record::{Call, Poll, PollAnswer},
+    route::route,
     shared::{Shared, State, Stopped},
     wire::{failure, success, too_many_requests},
 };
@@ -75,8 +76,7 @@ fn requests(shared: &Shared, stream: &TcpStream, id: u64) -> io::Result<Next> {
         };
         let next = if let Some(path) = request.path.strip_prefix("/control/") {
             let reply = control::handle(shared, path, &request);
-            write_all(stream, &reply.bytes(reply.body.len()))?;
-            Next::Request
+            send(stream, &reply)?
         } else {
             match answer(shared, stream, id, request) {
                 Ok(next) => next?,
@@ -128,69 +128,6 @@ fn answer(
         Some((Fault::Delay(_), Stage::Before)) => Ok(send(stream, &reply)),
         Some((fault, _)) => damage(shared, stream, id, fault, reply),
     }
-}
-
-/// Finds the method, checking what the real server checks and in its order.
-///
-/// Source: `handle` of tdlib/telegram-bot-api, HttpConnection.cpp, and `send` of ClientManager.cpp.
-fn route(shared: &Shared, request: &Request) -> Result<(String, bool), Reply> {
-    if request.is_absolute {
-        return Err(failure(
-            404,
-            "Not Found: absolute URI is specified in the Request-Line",
-        ));
-    }
-    let path = http::decoded_path(&request.path);
-    let (token, method) = path
-        .strip_prefix("/bot")
-        .and_then(|rest| rest.split_once('/'))
-        .ok_or_else(|| failure(404, "Not Found"))?;
-    let (method, is_test) = match method.strip_prefix("test/") {
-        Some(method) => (method, true),
-        None => (method, false),
-    };
-    let state = shared.lock();
-    if state.is_closing {
-        return Err(too_many_requests(5));
-    }
-    check_token(token)?;
-    if token != shared.config.token || state.is_revoked {
-        return Err(failure(401, "Unauthorized"));
-    }
-    if state
-        .logged_out_until
-        .is_some_and(|until| Instant::now() < until)
-    {
-        return Err(failure(400, "Logged out"));
-    }
-    let method = if method.is_empty() {
-        request.params.get("method").unwrap_or_default()
-    } else {
-        method
-    };
-    Ok((method.to_owned(), is_test))
-}
-
-/// Refuses a token that cannot be one.
-pub(crate) fn check_token(token: &str) -> Result<i64, Reply> {
-    let invalid = || failure(401, "Unauthorized: invalid token specified");
-    if token.starts_with('0') || token.len() > 80 {
-        return Err(invalid());
-    }
-    let (bot_id, secret) = token.split_once(':').ok_or_else(invalid)?;
-    let bot_id: i64 = bot_id
-        .parse()
-        .map_err(|_| failure(421, "Misdirected Request: unallowed token specified"))?;
-    if bot_id <= 0 || bot_id >= 1 << 54 {
-        return Err(invalid());
-    }
-    let is_base64url = secret
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
-    if secret.len() < 24 || !is_base64url {
-        return Err(failure(401, "Unauthorized"));
-    }
-    Ok(bot_id)
 }
 
 fn carry_out(shared: &Shared, asked: &mut Asked) -> Result<Reply, Stopped> {
@@ -265,11 +202,13 @@ fn get_updates(shared: &Shared, asked: &mut Asked) -> Result<Reply, Stopped> {
     }
 }
 
-/// Notes that a getUpdates has arrived; returns where.
-fn note_poll(shared: &Shared, state: &mut State, asked: &mut Asked) -> Option<usize> {
+/// Notes that a getUpdates has arrived; returns its number.
+fn note_poll(shared: &Shared, state: &mut State, asked: &mut Asked) -> u64 {
+    let index = state.poll_count;
     state.poll_count += 1;
-    let index = shared.config.records.then(|| {
+    if shared.config.records {
         state.polls.push(Poll {
+            index,
             params: std::mem::take(&mut asked.request.params),
             at: Instant::now(),
             connection: asked.connection,
@@ -277,14 +216,16 @@ fn note_poll(shared: &Shared, state: &mut State, asked: &mut Asked) -> Option<us
             answer: None,
             fault: asked.fault,
         });
-        state.polls.len() - 1
-    });
+    }
     shared.changed(state);
     index
 }
 
-fn answer_poll(shared: &Shared, state: &mut State, index: Option<usize>, answer: PollAnswer) {
-    if let Some(poll) = index.and_then(|index| state.polls.get_mut(index)) {
+fn answer_poll(shared: &Shared, state: &mut State, number: u64, answer: PollAnswer) {
+    // Polls that were forgotten meanwhile are not in the list any more.
+    let index = number.checked_sub(state.polls_forgotten);
+    let poll = index.and_then(|index| state.polls.get_mut(usize::try_from(index).ok()?));
+    if let Some(poll) = poll {
         poll.answer = Some((answer, Instant::now()));
     }
     shared.changed(state);
@@ -375,8 +316,19 @@ fn bad_gateway() -> Reply {
     }
 }
 
-fn send(stream: &TcpStream, reply: &Reply) -> io::Result<Next> {
-    write_all(stream, &reply.bytes(reply.body.len()))?;
+fn send(mut stream: &TcpStream, reply: &Reply) -> io::Result<Next> {
+    // One system call, without copying a body that may have megabytes behind the head.
+    let head = reply.head(reply.body.len());
+    let written = loop {
+        match stream.write_vectored(&[IoSlice::new(&head), IoSlice::new(&reply.body)]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            other => break other?,
+        }
+    };
+    if let Some(rest) = head.get(written..) {
+        stream.write_all(rest)?;
+    }
+    stream.write_all(&reply.body[written.saturating_sub(head.len())..])?;
     Ok(Next::Request)
 }
 

@@ -7,7 +7,7 @@
 //! | path | parameters | result |
 //! |---|---|---|
 //! | `/control/message` | `chat_id`, `user_id` (default: the chat), `text` | `{"update_id":N}` |
-//! | `/control/updates` | `updates`: array of `{"message":{…}}`, each as the Bot API sends it, without its id | `{"update_ids":[N,…]}` |
+//! | `/control/updates` | `updates`: array of `{"message":{…}}`, each as the Bot API sends it; an id in it is ignored | `{"update_ids":[N,…]}` |
 //! | `/control/calls` | `method` (default: all), `since` (number of the first call, default 0) | array of calls |
 //! | `/control/wait` | as above, and `timeout` in seconds (default 10) | the first such call, or `null` after the timeout |
 //! | `/control/fault` | `fault` (a name like `bad_gateway`), `seconds` (for `too_many_requests`, `trickle`, `delay`), `method`, `stage` (`before`, `after`), `skip`, `times`, `chance` | `true` |
@@ -17,9 +17,9 @@
 //! An update id is `null` if the update was dropped. A call is
 //! `{"index":N,"method":"…","params":{…},"connection":N}`, where every parameter is a string.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value, json, value::RawValue};
 
 use crate::{
     fault::{Fault, FaultRule, Stage},
@@ -66,7 +66,7 @@ pub(crate) fn handle(shared: &Shared, path: &str, request: &Request) -> Reply {
     }
 }
 
-fn message(shared: &Shared, params: &Params) -> Result<Value, &'static str> {
+fn message(shared: &Shared, params: &Params) -> Result<Value, String> {
     let chat_id = params.integer("chat_id").ok_or("chat_id is missing")?;
     let user_id = params.integer("user_id").unwrap_or(chat_id);
     let text = params.get("text").unwrap_or_default();
@@ -74,32 +74,28 @@ fn message(shared: &Shared, params: &Params) -> Result<Value, &'static str> {
     Ok(json!({ "update_id": id }))
 }
 
-fn updates(shared: &Shared, request: &Request) -> Result<Value, &'static str> {
+fn updates(shared: &Shared, request: &Request) -> Result<Value, String> {
     let text = request.params.get("updates").ok_or("updates is missing")?;
-    let updates: Vec<Map<String, Value>> =
+    // Raw, so that the fields stay in the order in which they were sent.
+    let updates: Vec<BTreeMap<String, Box<RawValue>>> =
         serde_json::from_str(text).map_err(|_| "updates is not an array of objects")?;
-    let bodies: Vec<(&String, String)> = updates
+    let bodies: Vec<_> = updates
         .iter()
         .flatten()
         .filter(|(kind, _)| *kind != "update_id")
-        .map(|(kind, body)| (kind, body.to_string()))
         .collect();
     let ids = shared.push(
         bodies
             .iter()
-            .map(|(kind, body)| (kind.as_str(), body.as_str())),
+            .map(|(kind, body)| (kind.as_str(), body.get())),
     );
     Ok(json!({ "update_ids": ids }))
 }
 
-fn wait(shared: &Shared, params: &Params) -> Result<Value, &'static str> {
+fn wait(shared: &Shared, params: &Params) -> Result<Value, String> {
     let (method, since) = selection(params);
-    let seconds = match params.get("timeout") {
-        None => 10.0,
-        Some(text) => text.parse().map_err(|_| "timeout is not a number")?,
-    };
-    let timeout = Duration::try_from_secs_f64(f64::min(seconds, MAX_WAIT))
-        .map_err(|_| "timeout is negative")?;
+    let seconds = number(params, "timeout", 10.0)?.min(MAX_WAIT);
+    let timeout = Duration::try_from_secs_f64(seconds).map_err(|_| "timeout is not a span")?;
     let call = shared.watch(timeout, |state| {
         let mut calls = state.calls.iter();
         calls
@@ -109,25 +105,24 @@ fn wait(shared: &Shared, params: &Params) -> Result<Value, &'static str> {
     Ok(call.unwrap_or(Value::Null))
 }
 
-fn fault(params: &Params) -> Result<FaultRule, &'static str> {
-    let number = |name: &str, default: f64| match params.get(name) {
-        None => Ok(default),
-        Some(text) => text.parse::<f64>().map_err(|_| "not a number"),
-    };
+fn fault(params: &Params) -> Result<FaultRule, String> {
     let name = params.get("fault").ok_or("fault is missing")?;
-    let fault = Fault::named(name, number("seconds", 1.0)?).ok_or("no such fault")?;
-    let mut rule = FaultRule::new(fault).chance(number("chance", 1.0)?);
+    let fault = Fault::named(name, number(params, "seconds", 1.0)?).ok_or("no such fault")?;
+    let mut rule = FaultRule::new(fault).chance(number(params, "chance", 1.0)?);
     if let Some(method) = params.get("method") {
         rule = rule.method(method);
     }
     match params.get("stage") {
         None | Some("before") => {}
         Some("after") => rule = rule.stage(Stage::After),
-        Some(_) => return Err("stage is neither before nor after"),
+        Some(_) => return Err("stage is neither before nor after".into()),
     }
     let count = |name: &str| match params.get(name) {
         None => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| "not a count"),
+        Some(text) => match text.parse() {
+            Ok(count) => Ok(Some(count)),
+            Err(_) => Err(format!("{name} is not a count")),
+        },
     };
     if let Some(skip) = count("skip")? {
         rule = rule.skip(skip);
@@ -136,6 +131,13 @@ fn fault(params: &Params) -> Result<FaultRule, &'static str> {
         rule = rule.times(times);
     }
     Ok(rule)
+}
+
+fn number(params: &Params, name: &str, default: f64) -> Result<f64, String> {
+    match params.get(name) {
+        None => Ok(default),
+        Some(text) => text.parse().map_err(|_| format!("{name} is not a number")),
+    }
 }
 
 fn selection(params: &Params) -> (Option<&str>, u64) {

@@ -13,7 +13,7 @@ use std::{
 
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
 
-use crate::params::{MAX_PARAMS, Params, attribute, find, percent_decode};
+use crate::params::{MAX_PARAMS, Params, attribute, find};
 
 /// Most bytes of a request line with its headers; more is answered with 431.
 const MAX_HEAD: usize = 256 << 10;
@@ -327,11 +327,6 @@ fn decompress(body: &[u8], encoding: Encoding, limit: usize) -> Result<Vec<u8>, 
     Ok(decoded)
 }
 
-/// The path of a request, decoded. The encoded one cannot be split at its slashes.
-pub(crate) fn decoded_path(path: &str) -> String {
-    percent_decode(path.as_bytes(), false)
-}
-
 /// An answer: its head is made from this, its body is as it is.
 #[derive(Debug)]
 pub(crate) struct Reply {
@@ -352,11 +347,11 @@ impl Reply {
         }
     }
 
-    /// The whole answer as it is sent, with a `Content-Length` of `length`.
-    pub(crate) fn bytes(&self, length: usize) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.body.len() + self.headers.len() + 160);
+    /// The status line and the headers, with a `Content-Length` of `length`.
+    pub(crate) fn head(&self, length: usize) -> Vec<u8> {
+        let mut head = Vec::with_capacity(self.headers.len() + 160);
         write!(
-            bytes,
+            head,
             "HTTP/1.1 {} {}\r\nConnection: keep-alive\r\nContent-Type: {}\r\nContent-Length: {length}\r\n{}\r\n",
             self.status,
             reason(self.status),
@@ -364,6 +359,12 @@ impl Reply {
             self.headers,
         )
         .expect("memory takes all");
+        head
+    }
+
+    /// The whole answer as it is sent, with a `Content-Length` of `length`.
+    pub(crate) fn bytes(&self, length: usize) -> Vec<u8> {
+        let mut bytes = self.head(length);
         bytes.extend_from_slice(&self.body);
         bytes
     }

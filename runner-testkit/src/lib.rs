@@ -16,11 +16,14 @@ mod params;
 mod poll;
 mod queue;
 mod record;
+mod route;
 mod server;
 mod shared;
+mod traffic;
 mod wire;
 
 pub use fault::{Fault, FaultPlan, FaultRule, Stage};
 pub use params::{File, Params};
 pub use record::{Call, Connections, Poll, PollAnswer, Snapshot};
 pub use server::{LocalServer, LocalServerBuilder};
+pub use traffic::{Traffic, TrafficUpdate};

@@ -18,6 +18,8 @@ pub(crate) const MAX_UPDATE_BYTES: usize = 512 << 10;
 const MAX_ANSWER_BYTES: usize = 4 << 20;
 /// What is counted for an update beside its own bytes.
 const ENTRY_BYTES: usize = 50;
+/// Most bytes that are reserved for an answer before its length is known.
+const MAX_RESERVE: usize = 256 << 10;
 /// The first id is one of these.
 const FIRST_IDS: RangeInclusive<i32> = 2_000_001..=1_000_000_000;
 /// The end of the ids: it is never given, and an offset from here on is no id.
@@ -165,7 +167,11 @@ impl Queue {
             if sum >= MAX_ANSWER_BYTES {
                 break;
             }
-            if count > 0 {
+            if count == 0 {
+                // Updates are alike in size, so this spares most of the growth of a long answer.
+                let expected = update.json.len() * limit.min(self.updates.len());
+                answer.reserve(expected.min(MAX_RESERVE));
+            } else {
                 answer.push(b',');
             }
             answer.extend_from_slice(&update.json);

@@ -48,6 +48,8 @@ impl Call {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Poll {
+    /// The number of the poll, from 0.
+    pub index: u64,
     /// What was sent with it, neither clamped nor corrected.
     pub params: Params,
     /// When it arrived.

@@ -20,6 +20,7 @@ use crate::{
     poll::{CONFLICT_SET_WEBHOOK, Polling},
     queue::Queue,
     record::{Call, Connections, Poll, Snapshot},
+    route::check_token,
     shared::{Config, Connected, Shared},
 };
 
@@ -121,7 +122,7 @@ impl LocalServerBuilder {
     /// The socket cannot be opened, the thread cannot be started, or the token is not shaped like
     /// one.
     pub fn start(self) -> io::Result<LocalServer> {
-        let bot_id = connection::check_token(&self.token).map_err(|_refusal| {
+        let bot_id = check_token(&self.token).map_err(|_refusal| {
             io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "the token is not shaped like one",
@@ -171,9 +172,10 @@ fn accept(shared: &Arc<Shared>, listener: &TcpListener) -> Vec<JoinHandle<()>> {
             return threads;
         }
         let Ok((stream, _)) = accepted else {
-            // Out of descriptors, or the client was gone: the next one may do better, but not at once.
+            // The client was gone, which is nothing, or there are no descriptors left, and then a pause
+            // is better than to try again as fast as possible.
             drop(state);
-            thread::yield_now();
+            thread::sleep(Duration::from_millis(1));
             continue;
         };
         // Without it, every answer could wait for the acknowledgement of the one before.
@@ -393,14 +395,12 @@ impl LocalServer {
         found.map_or(0, |(_, count)| *count)
     }
 
-    /// Forgets the recorded calls and polls. Polls that wait are no longer seen.
+    /// Forgets the recorded calls and polls; their numbers go on.
     pub fn forget_records(&self) {
         let mut state = self.shared.lock();
-        // Threads remember a poll by its place, so the list may only shrink when none waits.
-        if !state.polling.is_waiting() {
-            state.polls.clear();
-        }
         state.calls.clear();
+        state.polls.clear();
+        state.polls_forgotten = state.poll_count;
     }
 }
 

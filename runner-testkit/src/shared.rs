@@ -48,6 +48,8 @@ pub(crate) struct State {
     pub(crate) faults: FaultPlan,
     pub(crate) calls: Vec<Call>,
     pub(crate) polls: Vec<Poll>,
+    /// How many polls came before the first in the list.
+    pub(crate) polls_forgotten: u64,
     pub(crate) call_count: u64,
     pub(crate) poll_count: u64,
     /// Results of methods, in JSON, by the name in lower case.
@@ -87,6 +89,7 @@ impl Shared {
                 faults,
                 calls: Vec::new(),
                 polls: Vec::new(),
+                polls_forgotten: 0,
                 call_count: 0,
                 poll_count: 0,
                 results: HashMap::new(),

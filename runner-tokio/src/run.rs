@@ -1,8 +1,8 @@
-//! A bot and nothing else: [`run`] and [`serve`].
+//! A bot and nothing else: [`run`], [`run_with`] and [`serve`].
 
 use std::{sync::Arc, time::Duration};
 
-use runner_core::{Bot, GetUpdates, Report, RunError, UpdateConsumer};
+use runner_core::{Bot, GetUpdates, Report, RunError, RunnerHandle, UpdateConsumer};
 use tokio::runtime::{Builder, Handle};
 
 use crate::{Tokio, signals::signals};
@@ -63,6 +63,39 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
+    run_with(bot, drop)
+}
+
+/// As [`run`], and gives `started` a handle to the runner before the first fetch: to look inside,
+/// pause, or stop it by other means than a signal.
+///
+/// ```no_run
+/// # use runner_core::{Bot, Delivery, GetUpdates, UpdateConsumer};
+/// # fn example<G: GetUpdates, C: UpdateConsumer<G::Update>>(bot: Bot<G, C>) {
+/// let report = runner_tokio::run_with(bot, |handle| {
+///     std::thread::spawn(move || {
+///         // serve `handle.health()` and `handle.stats()` …
+///     });
+/// });
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As [`run`].
+///
+/// # Panics
+///
+/// As [`run`].
+#[track_caller]
+pub fn run_with<G, C>(
+    bot: Bot<G, C>,
+    started: impl FnOnce(RunnerHandle<G::Raw>),
+) -> Result<Report<G::Raw>, RunError<G::Raw>>
+where
+    G: GetUpdates,
+    C: UpdateConsumer<G::Update>,
+{
     assert!(
         Handle::try_current().is_err(),
         "runner_tokio::run makes a tokio runtime and blocks, but a tokio runtime is here already: \
@@ -73,7 +106,7 @@ where
         .enable_all()
         .build()
         .map_err(|error| RunError::setup("start the threads of the runtime", error))?;
-    let result = runtime.block_on(serve(bot));
+    let result = runtime.block_on(drive(bot, started));
     // Not merely dropped: that would wait for a handler that blocks its thread for ever.
     runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
@@ -134,10 +167,23 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
+    drive(bot, drop).await
+}
+
+async fn drive<G, C>(
+    bot: Bot<G, C>,
+    started: impl FnOnce(RunnerHandle<G::Raw>),
+) -> Result<Report<G::Raw>, RunError<G::Raw>>
+where
+    G: GetUpdates,
+    C: UpdateConsumer<G::Update>,
+{
     let runtime = Arc::new(Tokio::current());
     // Before the first fetch, so that no update is at risk when this fails.
     let stops = signals().map_err(|error| RunError::setup("listen for signals", error))?;
-    bot.into_runner(runtime).run_until(stops).await
+    let mut runner = bot.into_runner(runtime);
+    started(runner.handle());
+    runner.run_until(stops).await
 }
 
 /// How long tasks that are none of the runner's may take to be dropped.
