@@ -3,8 +3,10 @@
 //!
 //! Knows no executor, no socket and no JSON.
 
+mod bot;
 mod consume;
 mod delivery;
+mod fetcher;
 mod get_updates;
 mod key;
 mod panics;
@@ -20,8 +22,10 @@ mod ticket;
 mod trace;
 
 pub use self::{
+    bot::Bot,
     consume::{BoxConsumer, HandlerOutput, UpdateConsumer},
     delivery::Delivery,
+    fetcher::{FetchOptions, UpdateFetcher},
     get_updates::{GetUpdates, UpdatesRequest},
     key::{Key, Value},
     policy::{Cause, ErrorPolicy, Failure, SkipFailed, Undecodable, Verdict},
@@ -31,6 +35,6 @@ pub use self::{
     },
     runtime::{BoxFuture, Runtime, RuntimeExt},
     sink::{Counters, InFlight, LatencySummary, OnTimeout, Progress, SinkOptions},
-    source::{Source, SourceError, SourceOptions},
+    source::{Backoff, RetryPolicy, Source, SourceError, SourceHandle, SourceOptions},
     supply::{BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier},
 };

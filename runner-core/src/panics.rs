@@ -50,7 +50,7 @@ mod tests {
         struct Bomb;
         impl Drop for Bomb {
             fn drop(&mut self) {
-                std::panic::panic_any(Bomb);
+                std::panic::panic_any(Self);
             }
         }
         assert!(guarded(|| std::panic::panic_any(Bomb)).is_err());

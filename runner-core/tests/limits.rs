@@ -81,10 +81,7 @@ fn one_hot_chat_does_not_delay_the_others() {
         .map(|entry| entry.started - entry.update.1)
         .max();
     assert!(worst.unwrap() <= MS, "{worst:?}");
-    let last = entries
-        .iter()
-        .filter(|entry| entry.update.0 == 0)
-        .next_back();
+    let last = entries.iter().rfind(|entry| entry.update.0 == 0);
     assert_eq!(last.unwrap().ended, Some(20 * MS * HOT));
 }
 

@@ -9,7 +9,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
-    hash::{BuildHasher, Hash, Hasher},
+    hash::{BuildHasher, Hasher},
 };
 
 use slab::Slab;
@@ -182,9 +182,7 @@ impl KeyHasher {
     }
 
     pub(crate) fn hash(&self, key: &Key) -> u64 {
-        let mut hasher = self.0.build_hasher();
-        key.hash(&mut hasher);
-        hasher.finish()
+        self.0.hash_one(key)
     }
 }
 

@@ -37,7 +37,9 @@ pub(crate) struct Queue<U> {
     pub(super) nodes: Slab<Node<U>>,
     pub(super) order: KeyOrder,
     /// Free to start, first come first served.
-    pub(super) ready: VecDeque<u32>,
+    ready: VecDeque<u32>,
+    /// Free to start once more: before all others, in the order in which they became due.
+    again: VecDeque<u32>,
     /// First and last of the running updates by deadline; see `decay.rs`.
     pub(super) oldest: u32,
     pub(super) newest: u32,
@@ -58,6 +60,8 @@ pub(crate) struct Queue<U> {
     /// Attempts that were started.
     pub(super) claims: u64,
     pub(super) latencies: Latencies,
+    /// When a retry last became due while nothing was in flight.
+    pub(super) revived: Option<Instant>,
     pub(super) abandoned: Vec<Unsettled<U>>,
     pub(super) fault: Option<Fault>,
     pub(super) waiters: Waiters<Interest>,
@@ -83,7 +87,8 @@ pub(super) struct Node<U> {
     pub(super) arrived: Instant,
     pub(super) deadline: Option<Instant>,
     pub(super) waker: Option<Waker>,
-    /// Set if it must not be handled but goes to the policy at once.
+    /// Set if it must not be handled but goes to the policy at once. Stays set: without its keys it
+    /// would overtake others at a later attempt as well.
     preset: Option<Box<Cause>>,
     pub(super) chain: Chain,
     predecessors: u32,
@@ -122,6 +127,8 @@ pub(super) enum Clock {
     Listed,
     /// In the set of moved deadlines.
     Moved,
+    /// It has run out, and the handler goes on.
+    Expired,
 }
 
 /// Why a running handler must be dropped.
@@ -155,6 +162,8 @@ pub(crate) enum Fault {
 pub(crate) enum Interest {
     /// Room for a fetch.
     Room,
+    /// The same, or that there will be none for a while.
+    RoomOrChoke,
     /// Nothing is held.
     Idle,
     /// A deadline before this one.
@@ -223,7 +232,7 @@ pub(crate) struct Job<U> {
 #[derive(Debug)]
 pub(crate) enum Outcome {
     Done,
-    GivenUp(Cause),
+    GivenUp(Ending),
     Retry { after: Duration },
     Stop { cause: Cause },
     Abandoned,
@@ -237,6 +246,8 @@ pub(crate) struct Effects<U> {
     pub(crate) wakers: Vec<Waker>,
     /// Dropping an update runs code of the user.
     pub(crate) garbage: Option<Share<U>>,
+    /// So does dropping an error.
+    pub(crate) fault: Option<Fault>,
 }
 
 impl<U> Default for Effects<U> {
@@ -245,6 +256,7 @@ impl<U> Default for Effects<U> {
             recruits: 0,
             wakers: Vec::new(),
             garbage: None,
+            fault: None,
         }
     }
 }
@@ -273,6 +285,7 @@ impl<U> Queue<U> {
             nodes: Slab::new(),
             order: KeyOrder::new(options.max_waiting_per_key.is_some()),
             ready: VecDeque::new(),
+            again: VecDeque::new(),
             oldest: NONE,
             newest: NONE,
             moved: BTreeSet::new(),
@@ -295,6 +308,7 @@ impl<U> Queue<U> {
             counters: Counters::default(),
             claims: 0,
             latencies: Latencies::new(),
+            revived: None,
             abandoned: Vec::new(),
             fault: None,
             waiters: Waiters::new(),
@@ -321,13 +335,17 @@ impl<U> Queue<U> {
         let index = u32::try_from(self.nodes.vacant_key()).expect("fewer than 2^32 are held");
         let (keys, preset) = match arrival {
             Arrival::Refused(cause) => (&[][..], Some(Box::new(cause))),
-            Arrival::Keys(_) if self.limits.mode == Mode::Sequential => (&TOTAL_ORDER[..], None),
             Arrival::Keys(keys) => match self.limits.max_waiting_per_key {
                 Some(limit) if self.order.is_crowded(keys, limit) => {
                     (&[][..], Some(Box::new(Cause::Overflow)))
                 }
                 _ => (keys, None),
             },
+        };
+        // Refused ones too: what the policy does about them must not overtake anything either.
+        let keys = match self.limits.mode {
+            Mode::Sequential => &TOTAL_ORDER,
+            Mode::Batch | Mode::Concurrent => keys,
         };
         let (chain, predecessors) = self.order.arrive(index, keys);
         let state = if predecessors == 0 {
@@ -375,7 +393,8 @@ impl<U> Queue<U> {
             self.hungry -= 1;
             return None;
         }
-        let index = self.ready.pop_front().expect("an update is startable");
+        let next = self.again.pop_front().or_else(|| self.ready.pop_front());
+        let index = next.expect("an update is startable");
         self.running += 1;
         self.claims += 1;
         let node = &mut self.nodes[index as usize];
@@ -387,12 +406,11 @@ impl<U> Queue<U> {
         Some(Job {
             ticket,
             delivery: node.share.clone().deliver(node.attempt, ticket),
-            preset: node.preset.take(),
+            preset: node.preset.clone(),
         })
     }
 
     /// The handler waits for something: start its clock, and pass the duty on if it has it.
-    ///
     pub(crate) fn pend(
         &mut self,
         ticket: Ticket,
@@ -445,14 +463,17 @@ impl<U> Queue<U> {
     }
 
     /// The handler has ended and the policy is about to be asked: its time does not count.
-    pub(crate) fn begin_policy(&mut self, ticket: Ticket) -> Delivery<U> {
+    ///
+    /// `None` if it is too late for that, because the run is over.
+    pub(crate) fn begin_policy(&mut self, ticket: Ticket) -> Option<Delivery<U>> {
         self.stop_clock(ticket.index);
         let node = &mut self.nodes[ticket.index as usize];
-        node.deciding = true;
-        if node.cancel == Some(Cancel::Timeout) {
-            node.cancel = None;
+        if node.cancel == Some(Cancel::Abandon) {
+            return None;
         }
-        node.share.clone().deliver(node.attempt, ticket)
+        node.deciding = true;
+        node.cancel = None;
+        Some(node.share.clone().deliver(node.attempt, ticket))
     }
 
     /// Ends one attempt and, if `claim`, takes the next update if the task has the duty or may take
@@ -484,13 +505,11 @@ impl<U> Queue<U> {
             // Nobody has given it up.
             Outcome::Retry { .. } => self.release(ticket, Ending::Abandoned, now, &mut effects),
             Outcome::Done => self.release(ticket, Ending::Finished, now, &mut effects),
-            Outcome::GivenUp(cause) => {
-                self.release(ticket, Ending::from(&cause), now, &mut effects);
-            }
+            Outcome::GivenUp(ending) => self.release(ticket, ending, now, &mut effects),
             Outcome::Abandoned => self.release(ticket, Ending::Abandoned, now, &mut effects),
             Outcome::Stop { cause } => {
                 // Its successors must not overtake it: it comes first when the run is repeated.
-                self.halt(Fault::Policy { cause });
+                effects.fault = self.halt(Fault::Policy { cause });
                 self.release(ticket, Ending::Abandoned, now, &mut effects);
             }
         }
@@ -516,7 +535,7 @@ impl<U> Queue<U> {
         if hungry {
             self.hungry -= 1;
         }
-        self.halt(Fault::RuntimeGone);
+        effects.fault = self.halt(Fault::RuntimeGone);
         self.phase = Phase::Closed;
         if let Some(ticket) = ticket {
             self.stop_clock(ticket.index);
@@ -536,13 +555,12 @@ impl<U> Queue<U> {
         let mut effects = Effects::default();
         if self.phase == Phase::Open {
             self.phase = Phase::Stopping;
-            // Oldest last, so that it ends up in front.
             let mut tickets: Vec<Ticket> = std::mem::take(&mut self.retries)
                 .into_iter()
                 .map(|(_, ticket)| ticket)
                 .collect();
             tickets.sort_unstable();
-            for ticket in tickets.into_iter().rev() {
+            for ticket in tickets {
                 self.nodes[ticket.index as usize].last_chance = true;
                 self.retry_now(ticket);
             }
@@ -557,6 +575,8 @@ impl<U> Queue<U> {
         let mut effects = Effects::default();
         self.abandon_unstarted();
         self.phase = Phase::Closed;
+        // A time-out from now on would only turn the end into a question to the policy.
+        self.stop_all_clocks();
         for (_, node) in &mut self.nodes {
             node.cancel = Some(Cancel::Abandon);
             effects.wakers.extend(node.waker.take());
@@ -574,7 +594,7 @@ impl<U> Queue<U> {
                     share: node.share.clone(),
                     seq: node.seq,
                     attempt: node.attempt,
-                    started: true,
+                    started: node.was_handled(true),
                     unresponsive: true,
                 });
             }
@@ -608,12 +628,12 @@ impl<U> Queue<U> {
         let slots = self.limits.concurrency.saturating_sub(self.running);
         let room = slots
             .saturating_add(self.limits.prefetch)
-            .saturating_sub(self.ready.len())
+            .saturating_sub(self.ready())
             .min(self.limits.max_waiting.saturating_sub(self.waiting))
             .min(MAX_BATCH);
         // Not one round trip for every slot that becomes free.
         let worthwhile = self.limits.prefetch.min(MAX_BATCH) / 2;
-        if room < worthwhile && !self.ready.is_empty() {
+        if room < worthwhile && self.ready() > 0 {
             None
         } else {
             NonZeroUsize::new(room)
@@ -622,7 +642,12 @@ impl<U> Queue<U> {
 
     /// Whether intake stands still because too many updates wait.
     pub(crate) fn is_choked(&self) -> bool {
-        self.waiting >= self.limits.max_waiting
+        self.limits.mode == Mode::Concurrent && self.waiting >= self.limits.max_waiting
+    }
+
+    /// Whether so few wait that the next standstill is not the same one.
+    pub(crate) fn is_relaxed(&self) -> bool {
+        self.waiting <= self.limits.max_waiting / 2
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -634,12 +659,16 @@ impl<U> Queue<U> {
         self.nodes.len()
     }
 
+    /// How many updates are free to start, with a slot or without.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len() + self.again.len()
+    }
+
     /// How many updates could start at once.
     pub(super) fn startable(&self) -> usize {
         match self.phase {
             Phase::Open | Phase::Stopping => self
-                .ready
-                .len()
+                .ready()
                 .min(self.limits.concurrency.saturating_sub(self.running)),
             Phase::Halted | Phase::Closed => 0,
         }
@@ -658,12 +687,14 @@ impl<U> Queue<U> {
             return;
         }
         let room = self.room().is_some();
+        let choked = self.is_choked();
         let idle = self.nodes.is_empty();
         let fault = self.fault.is_some();
         let deadline = self.next_deadline();
         self.waiters.take(
             |interest| match interest {
                 Interest::Room => room,
+                Interest::RoomOrChoke => room || choked,
                 Interest::Idle => idle,
                 Interest::Fault => fault,
                 Interest::Deadline(armed) => {
@@ -683,6 +714,7 @@ impl<U> Queue<U> {
         effects: &mut Effects<U>,
     ) {
         let node = self.nodes.remove(ticket.index as usize);
+        let started = node.was_handled(true);
         let Self {
             order,
             nodes,
@@ -703,6 +735,7 @@ impl<U> Queue<U> {
             // After a burst, give its memory back.
             self.nodes = Slab::new();
             self.ready = VecDeque::new();
+            self.again = VecDeque::new();
         }
         if node.reported {
             // It is in a report already; it must not be settled twice.
@@ -732,7 +765,7 @@ impl<U> Queue<U> {
                 share: node.share,
                 seq: node.seq,
                 attempt: node.attempt,
-                started: true,
+                started,
                 unresponsive: false,
             });
         } else {
@@ -769,27 +802,30 @@ impl<U> Queue<U> {
         }
     }
 
-    /// Puts an update that waited for a retry in front of all that are ready.
+    /// Readies an update that waited for a retry.
     pub(super) fn retry_now(&mut self, ticket: Ticket) {
         self.waiting -= 1;
         self.nodes[ticket.index as usize].state = State::Ready;
-        self.ready.push_front(ticket.index);
+        self.again.push_back(ticket.index);
     }
 
-    /// Nothing starts any more.
-    fn halt(&mut self, fault: Fault) {
+    /// Nothing starts any more. The first reason counts; a later one is returned.
+    fn halt(&mut self, fault: Fault) -> Option<Fault> {
+        let mut fault = Some(fault);
         if self.fault.is_none() {
-            self.fault = Some(fault);
+            self.fault = fault.take();
         }
         if matches!(self.phase, Phase::Open | Phase::Stopping) {
             self.phase = Phase::Halted;
         }
         self.abandon_unstarted();
+        fault
     }
 
     /// Lists every update that has not been started, or waits for a retry, as abandoned.
     fn abandon_unstarted(&mut self) {
         self.ready.clear();
+        self.again.clear();
         self.retries.clear();
         self.waiting = 0;
         // The order is of no further use: nothing starts after this.
@@ -801,16 +837,24 @@ impl<U> Queue<U> {
             node.chain = Chain::EMPTY;
             if matches!(node.state, State::Waiting | State::Ready | State::Retrying) {
                 let node = self.nodes.remove(index);
+                let started = node.was_handled(false);
                 self.counters.abandoned += 1;
                 self.abandoned.push(Unsettled {
                     share: node.share,
                     seq: node.seq,
                     attempt: node.attempt,
-                    started: node.attempt > NonZeroU32::MIN,
+                    started,
                     unresponsive: false,
                 });
             }
         }
+    }
+}
+
+impl<U> Node<U> {
+    /// Whether a handler has seen it: in an earlier attempt, or in this one if that has begun.
+    fn was_handled(&self, begun: bool) -> bool {
+        self.preset.is_none() && (begun || self.attempt > NonZeroU32::MIN)
     }
 }
 
@@ -829,7 +873,7 @@ const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// In which counter an update ends up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
+pub(crate) enum Ending {
     Finished,
     Failed,
     Panicked,

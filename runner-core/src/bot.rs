@@ -1,0 +1,250 @@
+//! An API and a handler, put together: [`Bot`].
+
+use std::{fmt, marker::PhantomData, num::NonZeroUsize, sync::Arc, time::Duration};
+
+use crate::{
+    BoxError, Delivery, ErrorPolicy, FetchOptions, GetUpdates, HandlerOutput, Key, Runner, Runtime,
+    SinkOptions, SkipFailed, SourceOptions, Undecodable, UpdateConsumer, UpdateFetcher,
+    sink::{DecideBoxed, KeysOf},
+};
+
+/// What a bot is made of: an API to poll and a handler for its updates.
+///
+/// It is a description and does nothing by itself. Hand it to `run` or `serve` of `runner-tokio` or
+/// `runner-smol`, or make a [`Runner`] of it with [`into_runner`](Self::into_runner).
+///
+/// # Defaults
+///
+/// Up to 500 updates at once; updates of the same chat one after the other
+/// ([`GetUpdates::default_key`]); no timeout; a failing update is logged and given up; a long poll
+/// of 30 s, repeated for ever while the server cannot be reached.
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use std::{convert::Infallible, sync::Arc, time::Duration};
+/// use runner_core::{
+///     Bot, BoxError, Delivery, GetUpdates, Key, UpdatesRequest, testing::SimRuntime,
+/// };
+///
+/// /// A server with three updates.
+/// struct Three;
+///
+/// impl GetUpdates for Three {
+///     type Raw = i64;
+///     type Update = i64;
+///     type Error = Infallible;
+///
+///     async fn get_updates(&mut self, request: &UpdatesRequest) -> Result<Vec<i64>, Infallible> {
+///         Ok((request.offset.unwrap_or(0)..3).collect())
+///     }
+///
+///     async fn delete_webhook(&mut self, _drop_pending_updates: bool) -> Result<(), Infallible> {
+///         Ok(())
+///     }
+///
+///     fn update_id(raw: &i64) -> i64 {
+///         *raw
+///     }
+///
+///     fn default_key(_raw: &i64) -> Option<Key> {
+///         None
+///     }
+///
+///     fn decode(raw: Delivery<i64>) -> Result<Delivery<i64>, BoxError> {
+///         Ok(raw)
+///     }
+/// }
+///
+/// let bot = Bot::for_each(Three, async |update: Delivery<i64>| {
+///     println!("update {}", *update);
+/// });
+///
+/// let sim = SimRuntime::new(1);
+/// let handle = bot.into_runner(Arc::new(sim.clone())).start();
+/// sim.advance(Duration::from_secs(5));
+/// let report = sim.block_on(handle.stop()).unwrap();
+/// assert_eq!(report.counters.finished, 3);
+/// # }
+/// ```
+///
+/// Updates are decoded in their own task. Keys and the policy therefore see them as they were
+/// fetched; one that cannot be decoded reaches the policy as
+/// [`Cause::Undecodable`](crate::Cause::Undecodable), and costs no other update.
+pub struct Bot<G: GetUpdates, C> {
+    api: G,
+    consumer: C,
+    keys: Option<Arc<KeysOf<G::Raw>>>,
+    policy: Arc<dyn DecideBoxed<G::Raw>>,
+    sink: SinkOptions,
+    source: SourceOptions,
+    fetch: FetchOptions,
+}
+
+impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
+    /// A bot that handles the updates of `api` with `consumer`.
+    pub fn new(api: G, consumer: C) -> Self {
+        Self {
+            api,
+            consumer,
+            keys: Some(Arc::new(|raw, each| {
+                if let Some(key) = G::default_key(raw) {
+                    each(key);
+                }
+            })),
+            policy: Arc::new(SkipFailed),
+            sink: SinkOptions::default(),
+            source: SourceOptions::default(),
+            fetch: FetchOptions::default(),
+        }
+    }
+
+    /// Replaces what keeps updates in order; see [`Runner::sequentialize`].
+    #[must_use]
+    pub fn sequentialize<F, K>(mut self, keys: F) -> Self
+    where
+        F: Fn(&G::Raw) -> K + Send + Sync + 'static,
+        K: IntoIterator<Item = Key>,
+    {
+        self.keys = Some(Arc::new(move |raw, each| {
+            keys(raw).into_iter().for_each(each);
+        }));
+        self
+    }
+
+    /// Handles updates in no particular order, those of the same chat at the same time too.
+    #[must_use]
+    pub fn unordered(mut self) -> Self {
+        self.keys = None;
+        self
+    }
+
+    /// What happens to updates that are not handled. Default: [`SkipFailed`].
+    #[must_use]
+    pub fn policy(mut self, policy: impl ErrorPolicy<G::Raw>) -> Self {
+        self.policy = Arc::new(policy);
+        self
+    }
+
+    /// How updates are handed to the handler. Replaces what [`concurrency`](Self::concurrency) and
+    /// [`timeout`](Self::timeout) have set.
+    #[must_use]
+    pub fn sink(mut self, options: SinkOptions) -> Self {
+        self.sink = options;
+        self
+    }
+
+    /// How calls are repeated and paced.
+    #[must_use]
+    pub fn source(mut self, options: SourceOptions) -> Self {
+        self.source = options;
+        self
+    }
+
+    /// What is asked of the server.
+    #[must_use]
+    pub fn fetch(mut self, options: FetchOptions) -> Self {
+        self.fetch = options;
+        self
+    }
+
+    /// How many updates may be handled at once; see [`SinkOptions::concurrency`]. Default: 500.
+    #[must_use]
+    pub fn concurrency(mut self, concurrency: NonZeroUsize) -> Self {
+        self.sink = self.sink.concurrency(concurrency);
+        self
+    }
+
+    /// How long handling one update may take; see [`SinkOptions::timeout`]. Default: no timeout.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.sink = self.sink.timeout(timeout);
+        self
+    }
+
+    /// The runner that does all of this on `runtime`.
+    pub fn into_runner(
+        self,
+        runtime: Arc<dyn Runtime>,
+    ) -> Runner<UpdateFetcher<G>, impl UpdateConsumer<G::Raw>> {
+        let Self {
+            api,
+            consumer,
+            keys,
+            policy,
+            sink,
+            source,
+            fetch,
+        } = self;
+        let fetcher = UpdateFetcher::new(Arc::clone(&runtime), api).options(fetch);
+        let consumer = Decode::<G, C> {
+            consumer,
+            api: PhantomData,
+        };
+        let mut runner = Runner::new(runtime, fetcher, consumer)
+            .sink(sink)
+            .source(source);
+        runner.keys = keys;
+        runner.policy = policy;
+        runner
+    }
+}
+
+impl<G: GetUpdates> Bot<G, ()> {
+    /// A bot that handles the updates of `api` with a closure.
+    ///
+    /// The same as [`Bot::new`] with a closure, but the compiler can tell the type of the argument.
+    pub fn for_each<F, Fut>(api: G, handler: F) -> Bot<G, impl UpdateConsumer<G::Update>>
+    where
+        F: Fn(Delivery<G::Update>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: HandlerOutput> + Send,
+    {
+        Bot::new(api, handler)
+    }
+
+    /// A bot that handles the updates of `api` with a closure that needs something to work with.
+    ///
+    /// `state` is cloned for every update; wrap what is costly to clone in an `Arc`.
+    pub fn for_each_with<T, F, Fut>(
+        api: G,
+        state: T,
+        handler: F,
+    ) -> Bot<G, impl UpdateConsumer<G::Update>>
+    where
+        T: Clone + Send + Sync + 'static,
+        F: Fn(T, Delivery<G::Update>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: HandlerOutput> + Send,
+    {
+        Bot::new(api, move |update| handler(state.clone(), update))
+    }
+}
+
+impl<G: GetUpdates, C> fmt::Debug for Bot<G, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither the API nor the handler: the first one knows a token.
+        f.debug_struct("Bot")
+            .field("sequentialized", &self.keys.is_some())
+            .field("sink", &self.sink)
+            .field("source", &self.source)
+            .field("fetch", &self.fetch)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Decodes an update, then hands it to the consumer.
+struct Decode<G, C> {
+    consumer: C,
+    api: PhantomData<fn() -> G>,
+}
+
+impl<G, C> UpdateConsumer<G::Raw> for Decode<G, C>
+where
+    G: GetUpdates,
+    C: UpdateConsumer<G::Update>,
+{
+    type Error = BoxError;
+
+    async fn consume(&self, raw: Delivery<G::Raw>) -> Result<(), BoxError> {
+        let update = G::decode(raw).map_err(Undecodable::new)?;
+        self.consumer.consume(update).await.map_err(Into::into)
+    }
+}

@@ -1,0 +1,348 @@
+//! The offset, and what the server knows of it. Knows no clock and no server.
+//!
+//! A server forgets every update below an offset as soon as it processes a request that carries it,
+//! whatever becomes of the answer. So of all that was supplied, only the last batch can ever come
+//! again, and only until the next request: nothing else is remembered here.
+
+use std::time::Duration;
+
+use crate::Confirmation;
+
+/// Where the next request begins.
+#[derive(Debug)]
+pub(super) struct Position {
+    offset: Option<i64>,
+    /// What the server knows of `offset`.
+    reach: Reach,
+    /// Whether something was supplied that no end of a run has reported as confirmed.
+    moved: bool,
+    /// How many updates were supplied in this run.
+    supplied: usize,
+    /// The ids of the last batch, until a request after it was answered.
+    last: Vec<i64>,
+}
+
+/// How far an offset got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// No request has carried it.
+    Unsent,
+    /// A request that carried it was begun.
+    Sent,
+    /// A request that carried it was under way for long enough.
+    Assumed,
+    /// A request that carried it was answered.
+    Confirmed,
+}
+
+/// What is left to do at the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) step: Step,
+    pub(super) redelivers_from: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Nothing, this is how it is.
+    Done(Confirmation),
+    /// One request with this offset.
+    Confirm {
+        position: i64,
+        /// Whether an earlier request has carried it, or a higher one, and was soon dropped.
+        sent: bool,
+    },
+}
+
+impl Position {
+    /// A request is processed, or its connection is dead, when it has been under way this long.
+    pub(super) const ASSUMED_AFTER: Duration = Duration::from_secs(1);
+
+    pub(super) fn new() -> Self {
+        Self {
+            offset: None,
+            reach: Reach::Confirmed,
+            moved: false,
+            supplied: 0,
+            last: Vec::new(),
+        }
+    }
+
+    pub(super) fn offset(&self) -> Option<i64> {
+        self.offset
+    }
+
+    /// A request that carries the offset begins.
+    pub(super) fn begin(&mut self) {
+        if self.reach == Reach::Unsent {
+            self.reach = Reach::Sent;
+        }
+    }
+
+    /// A request was dropped after this long. One whose time was over may never have reached the
+    /// server.
+    pub(super) fn dropped(&mut self, pending: Duration, overdue: bool) {
+        let likely = pending >= Self::ASSUMED_AFTER && !overdue;
+        if likely && self.reach == Reach::Sent {
+            self.reach = Reach::Assumed;
+        }
+    }
+
+    /// The server has processed a request that carried the offset.
+    pub(super) fn processed(&mut self) {
+        self.reach = Reach::Confirmed;
+        self.last.clear();
+    }
+
+    /// The server has answered with these updates, which are about to be supplied.
+    pub(super) fn answered(&mut self, ids: Vec<i64>) {
+        self.processed();
+        // The last id of this answer, be it higher or lower than before: after a week without
+        // updates the server may go on anywhere.
+        let Some(last) = ids.last() else { return };
+        self.offset = Some(last.saturating_add(1));
+        self.reach = Reach::Unsent;
+        self.moved = true;
+        self.supplied = self.supplied.saturating_add(ids.len());
+        self.last = ids;
+    }
+
+    /// Ends a run of which so many updates are settled without a gap. The next one counts anew.
+    ///
+    /// What is to be confirmed is confirmed only by [`confirmed`](Self::confirmed).
+    pub(super) fn close(&mut self, settled_prefix: usize) -> Plan {
+        let supplied = std::mem::take(&mut self.supplied);
+        let last = std::mem::take(&mut self.last);
+        let before_last = supplied.saturating_sub(last.len());
+        let Some(offset) = self.offset else {
+            return Plan {
+                step: Step::Done(Confirmation::NotNeeded),
+                redelivers_from: None,
+            };
+        };
+        let settled = settled_prefix.saturating_sub(before_last);
+        let Some(&unsettled) = last.get(settled) else {
+            // All that can still be confirmed or come again is settled.
+            let position = offset;
+            let step = match self.reach {
+                _ if !self.moved => Step::Done(Confirmation::NotNeeded),
+                Reach::Confirmed => Step::Done(Confirmation::Confirmed { position }),
+                Reach::Assumed => Step::Done(Confirmation::Assumed { position }),
+                Reach::Unsent | Reach::Sent => Step::Confirm {
+                    position,
+                    sent: self.reach == Reach::Sent,
+                },
+            };
+            self.moved = matches!(step, Step::Confirm { .. });
+            return Plan {
+                step,
+                redelivers_from: None,
+            };
+        };
+        let reach = self.reach;
+        // Where the server has processed a request with the higher offset, going back costs nothing
+        // and brings nothing.
+        self.offset = Some(unsettled);
+        self.reach = Reach::Unsent;
+        self.moved = true;
+        let step = match reach {
+            Reach::Assumed => Step::Done(Confirmation::Assumed { position: offset }),
+            _ if settled > 0 => Step::Confirm {
+                position: unsettled,
+                sent: reach == Reach::Sent,
+            },
+            // The answer with the last batch has confirmed all before it.
+            _ if before_last > 0 => Step::Done(Confirmation::Confirmed {
+                position: unsettled,
+            }),
+            _ => Step::Done(Confirmation::NotNeeded),
+        };
+        if let Step::Done(_) = step {
+            self.confirmed();
+        }
+        Plan {
+            step,
+            // Once the higher offset was sent, nothing can be promised.
+            redelivers_from: (reach == Reach::Unsent).then_some(before_last + settled),
+        }
+    }
+
+    /// Nothing below the offset is left to be confirmed.
+    pub(super) fn confirmed(&mut self) {
+        self.reach = Reach::Confirmed;
+        self.moved = false;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn answered(batches: &[&[i64]]) -> Position {
+        let mut position = Position::new();
+        for batch in batches {
+            position.begin();
+            position.answered(batch.to_vec());
+        }
+        position
+    }
+
+    fn done(confirmation: Confirmation) -> Plan {
+        Plan {
+            step: Step::Done(confirmation),
+            redelivers_from: None,
+        }
+    }
+
+    #[test]
+    fn the_offset_follows_the_last_answer_up_and_down() {
+        let mut position = answered(&[&[7, 8, 9]]);
+        assert_eq!(position.offset(), Some(10));
+        position.begin();
+        position.answered(Vec::new());
+        assert_eq!(position.offset(), Some(10));
+        position.begin();
+        position.answered(vec![3]);
+        assert_eq!(position.offset(), Some(4));
+        position.answered(vec![i64::MAX]);
+        assert_eq!(position.offset(), Some(i64::MAX));
+    }
+
+    #[test]
+    fn without_updates_there_is_nothing_to_confirm() {
+        let mut position = Position::new();
+        position.begin();
+        assert_eq!(position.close(0), done(Confirmation::NotNeeded));
+        position.begin();
+        position.answered(Vec::new());
+        assert_eq!(position.close(0), done(Confirmation::NotNeeded));
+    }
+
+    #[test]
+    fn what_was_never_sent_has_to_be_confirmed_until_it_is() {
+        let mut position = answered(&[&[1, 2]]);
+        let confirm = Plan {
+            step: Step::Confirm {
+                position: 3,
+                sent: false,
+            },
+            redelivers_from: None,
+        };
+        assert_eq!(position.close(2), confirm);
+        // That failed; nothing new came in the next run.
+        assert_eq!(position.close(0), confirm);
+        position.confirmed();
+        assert_eq!(position.close(0), done(Confirmation::NotNeeded));
+    }
+
+    #[test]
+    fn an_answer_confirms_and_a_long_poll_is_assumed_to() {
+        let mut position = answered(&[&[1, 2]]);
+        position.begin();
+        position.answered(Vec::new());
+        let confirmed = Confirmation::Confirmed { position: 3 };
+        assert_eq!(position.close(2), done(confirmed));
+
+        let mut position = answered(&[&[1, 2]]);
+        position.begin();
+        position.dropped(SECOND, false);
+        let assumed = Confirmation::Assumed { position: 3 };
+        assert_eq!(position.close(2), done(assumed));
+
+        for (pending, overdue) in [
+            (SECOND - Duration::from_nanos(1), false),
+            (60 * SECOND, true),
+        ] {
+            let mut position = answered(&[&[1, 2]]);
+            position.begin();
+            position.dropped(pending, overdue);
+            let step = Step::Confirm {
+                position: 3,
+                sent: true,
+            };
+            assert_eq!(position.close(2).step, step);
+        }
+    }
+
+    #[test]
+    fn what_is_unsettled_comes_again() {
+        let mut position = answered(&[&[1, 2], &[5, 6, 9]]);
+        let plan = position.close(3);
+        let step = Step::Confirm {
+            position: 6,
+            sent: false,
+        };
+        assert_eq!((plan.step, plan.redelivers_from), (step, Some(3)));
+        assert_eq!(position.offset(), Some(6));
+    }
+
+    #[test]
+    fn only_the_last_batch_can_come_again() {
+        let mut position = answered(&[&[1, 2], &[5, 6, 9]]);
+        let plan = position.close(0);
+        let confirmed = Step::Done(Confirmation::Confirmed { position: 5 });
+        assert_eq!((plan.step, plan.redelivers_from), (confirmed, Some(2)));
+        assert_eq!(position.offset(), Some(5));
+
+        let mut position = answered(&[&[5, 6, 9]]);
+        let plan = position.close(0);
+        let nothing = Step::Done(Confirmation::NotNeeded);
+        assert_eq!((plan.step, plan.redelivers_from), (nothing, Some(0)));
+        assert_eq!(position.offset(), Some(5));
+    }
+
+    #[test]
+    fn what_the_server_may_have_forgotten_is_asked_for_but_not_promised() {
+        let mut position = answered(&[&[1, 2, 3]]);
+        position.begin();
+        position.dropped(SECOND / 2, false);
+        let plan = position.close(1);
+        let step = Step::Confirm {
+            position: 2,
+            sent: true,
+        };
+        assert_eq!((plan.step, plan.redelivers_from), (step, None));
+        assert_eq!(position.offset(), Some(2));
+
+        let mut position = answered(&[&[1, 2, 3]]);
+        position.begin();
+        position.dropped(SECOND, false);
+        let assumed = Confirmation::Assumed { position: 4 };
+        assert_eq!(position.close(1), done(assumed));
+
+        let mut position = answered(&[&[1, 2, 3]]);
+        position.begin();
+        position.answered(Vec::new());
+        let confirmed = Confirmation::Confirmed { position: 4 };
+        assert_eq!(position.close(1), done(confirmed));
+        assert_eq!(position.offset(), Some(4));
+    }
+
+    #[test]
+    fn after_a_jump_downwards_the_new_batch_can_come_again() {
+        let mut position = answered(&[&[900, 901], &[20, 21]]);
+        let plan = position.close(3);
+        let step = Step::Confirm {
+            position: 21,
+            sent: false,
+        };
+        assert_eq!((plan.step, plan.redelivers_from), (step, Some(3)));
+    }
+
+    #[test]
+    fn every_run_counts_from_its_own_beginning() {
+        let mut position = answered(&[&[1, 2, 3]]);
+        position.close(2);
+        position.confirmed();
+        position.begin();
+        position.answered(vec![3, 4]);
+        let plan = position.close(1);
+        let step = Step::Confirm {
+            position: 4,
+            sent: false,
+        };
+        assert_eq!((plan.step, plan.redelivers_from), (step, Some(1)));
+    }
+}

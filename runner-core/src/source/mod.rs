@@ -1,0 +1,447 @@
+//! Calls a supplier again and again: pauses, deadlines, retries.
+//!
+//! Decisions are in files that know no clock (`retry.rs`, `conflict.rs`, `pace.rs`); this one does
+//! the waiting.
+
+mod call;
+mod conflict;
+mod error;
+mod options;
+mod pace;
+mod retry;
+mod status;
+
+use std::{
+    fmt,
+    future::poll_fn,
+    num::NonZeroUsize,
+    pin::pin,
+    sync::Arc,
+    task::{Poll, ready},
+    time::{Duration, Instant},
+};
+
+use futures::{Stream, StreamExt, stream};
+
+pub(crate) use self::status::{SourceState, Status};
+use self::{
+    call::Guarded,
+    conflict::Conflicts,
+    error::NoAnswer,
+    pace::Pace,
+    retry::{GaveUp, Retry, SHORTEST},
+    status::Opened,
+};
+pub use self::{
+    error::SourceError,
+    options::SourceOptions,
+    retry::{Backoff, RetryPolicy},
+    status::SourceHandle,
+};
+use crate::{
+    Closing, Conflict, Runtime, SupplyError, UpdateSupplier,
+    panics::guarded,
+    trace::{Chain, info, warn},
+};
+
+/// Gets batches out of a supplier, however unreliable it is.
+///
+/// A [`Runner`](crate::Runner) has one inside. Use it alone to read updates in a loop of your own,
+/// without a sink.
+///
+/// # What it adds to a supplier
+///
+/// - A deadline: a call that takes longer than
+///   [`call_timeout`](UpdateSupplier::call_timeout) is dropped, and counts as a failure that passes.
+/// - Retries: see [`RetryPolicy`]. A request to wait is obeyed once, exactly, and is no failure.
+/// - Conflicts: if another instance polls for the same updates it waits 5 to 10 s, at random. The
+///   fourth conflict ends it with [`SourceError::Poller`], unless five minutes went by without any.
+/// - Pauses between calls, if asked to:
+///   [`speed_traffic_balance`](SourceOptions::speed_traffic_balance).
+/// - Isolation: a panic of the supplier becomes [`SourceError::Panicked`].
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use std::{num::NonZeroUsize, pin::pin, sync::Arc};
+/// use futures::StreamExt;
+/// use runner_core::{Source, SourceOptions, testing::{ScriptedSupplier, SimRuntime}};
+///
+/// let sim = SimRuntime::new(1);
+/// let supplier = ScriptedSupplier::new(&sim).batch([1, 2]).batch([3]);
+/// let mut source = Source::new(Arc::new(sim.clone()), supplier, SourceOptions::default());
+///
+/// sim.block_on(async {
+///     let mut batches = pin!(source.batches(NonZeroUsize::new(10).unwrap()));
+///     assert_eq!(batches.next().await.unwrap().unwrap(), [1, 2]);
+///     assert_eq!(batches.next().await.unwrap().unwrap(), [3]);
+/// });
+/// # }
+/// ```
+pub struct Source<S> {
+    runtime: Arc<dyn Runtime>,
+    supplier: S,
+    status: Status,
+    retry: Retry,
+    conflicts: Conflicts,
+    pace: Pace,
+    /// Outlives a dropped `next`: pausing and resuming is no way around it.
+    rest: Option<Rest>,
+    trouble: Option<Trouble>,
+}
+
+impl<S: UpdateSupplier> Source<S> {
+    /// A source of what `supplier` supplies.
+    pub fn new(runtime: Arc<dyn Runtime>, supplier: S, options: SourceOptions) -> Self {
+        Self {
+            runtime,
+            supplier,
+            status: Status::new(),
+            retry: Retry::new(options.retry),
+            conflicts: Conflicts::default(),
+            pace: Pace::new(options.balance, options.max_delay),
+            rest: None,
+            trouble: None,
+        }
+    }
+
+    /// Waits for the next batch: at most `limit` updates, oldest first, possibly none.
+    ///
+    /// `None` if the source is closed by hand meanwhile, see [`SourceHandle::close`]. The next call
+    /// opens it again.
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError`] if trying again cannot help or must not be tried. It may be called again all
+    /// the same, and then counts failures and conflicts anew.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe. A pending call is dropped, which loses no update; a wait that is under way goes on in
+    /// the next call.
+    pub async fn next(
+        &mut self,
+        limit: NonZeroUsize,
+    ) -> Option<Result<Vec<S::Update>, SourceError>> {
+        let status = self.status.clone();
+        let opened = status.open();
+        let asked = self.runtime.now();
+        loop {
+            if let Ended::Closed = self.rest(&opened).await {
+                return None;
+            }
+            let answer = self.call(&opened, limit).await;
+            let now = self.runtime.now();
+            let error = match answer {
+                Ended::Closed => return None,
+                Ended::Done(Ok(Ok(batch))) => {
+                    self.answered(batch.len(), limit, asked, now);
+                    if batch.is_empty() {
+                        // A supplier that has nothing and never waits must not take the thread.
+                        yield_now().await;
+                    }
+                    return Some(Ok(batch));
+                }
+                Ended::Done(Ok(Err(error))) => match self.failed(error, now) {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Ended::Done(Err(panic)) => SourceError::Panicked(panic),
+            };
+            status.deactivate();
+            return Some(Err(error));
+        }
+    }
+
+    /// The batches as a stream, which ends after an error and when the source is closed by hand.
+    ///
+    /// Dropping the stream loses no update. It has to be pinned, for example by
+    /// [`pin!`](std::pin::pin).
+    pub fn batches(
+        &mut self,
+        limit: NonZeroUsize,
+    ) -> impl Stream<Item = Result<Vec<S::Update>, SourceError>> + Send {
+        stream::unfold(Some(self), move |source| async move {
+            let source = source?;
+            let batch = source.next(limit).await?;
+            let again = batch.is_ok().then_some(source);
+            Some((batch, again))
+        })
+        .fuse()
+    }
+
+    /// Ends a run in good order: see [`UpdateSupplier::close`].
+    ///
+    /// # Errors
+    ///
+    /// [`SourceError::Close`] or [`SourceError::Panicked`]. The call is made once and never
+    /// repeated.
+    ///
+    /// # Cancel safety
+    ///
+    /// As safe as the supplier's own.
+    pub async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SourceError> {
+        self.status.deactivate();
+        let supplier = &mut self.supplier;
+        let closing = Guarded::new(async move {
+            let closing = supplier.close(settled_prefix).await;
+            closing.map_err(Into::into)
+        });
+        match closing.await {
+            Ok(Ok(closing)) => Ok(closing),
+            Ok(Err(error)) => Err(SourceError::Close(error)),
+            Err(panic) => Err(SourceError::Panicked(panic)),
+        }
+    }
+
+    /// Closes the source from elsewhere, while it waits for updates.
+    #[must_use]
+    pub fn handle(&self) -> SourceHandle {
+        SourceHandle(self.status.clone())
+    }
+
+    /// Whether updates were asked for, and the source was neither closed nor did it fail since.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.handle().is_active()
+    }
+
+    /// Whether a call was answered lately: within the time that one may take, and 15 s.
+    ///
+    /// A supplier without a [`call_timeout`](UpdateSupplier::call_timeout) counts as connected from
+    /// its first answer to its next failure.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.status.snapshot().is_connected(self.runtime.now())
+    }
+
+    pub(crate) fn set_options(&mut self, options: SourceOptions) {
+        self.retry = Retry::new(options.retry);
+        self.pace = Pace::new(options.balance, options.max_delay);
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.status.clone()
+    }
+
+    /// Waits until the next call may begin.
+    async fn rest(&mut self, opened: &Opened<'_>) -> Ended<()> {
+        let Some(Rest { until, state }) = self.rest else {
+            return Ended::Done(());
+        };
+        if until > self.runtime.now() {
+            self.status.change(|status| {
+                status.state = state;
+                status.deadline = None;
+            });
+            let mut sleep = self.runtime.sleep_until(until);
+            let ended = poll_fn(|cx| match opened.poll_closed(cx) {
+                Poll::Ready(()) => Poll::Ready(Ended::Closed),
+                Poll::Pending => sleep.as_mut().poll(cx).map(Ended::Done),
+            });
+            if let Ended::Closed = ended.await {
+                return Ended::Closed;
+            }
+        }
+        self.rest = None;
+        Ended::Done(())
+    }
+
+    /// Calls the supplier once, with a deadline. The outer error is the text of a panic.
+    async fn call(
+        &mut self,
+        opened: &Opened<'_>,
+        limit: NonZeroUsize,
+    ) -> Ended<Result<Result<Vec<S::Update>, SupplyError>, Arc<str>>> {
+        let call_timeout = match guarded(|| self.supplier.call_timeout()) {
+            Ok(call_timeout) => call_timeout,
+            Err(panic) => return Ended::Done(Err(panic)),
+        };
+        let runtime = &self.runtime;
+        // A deadline beyond what the clock can express is none.
+        let limits = call_timeout.and_then(|span| Some((span, runtime.now().checked_add(span)?)));
+        self.status.change(|status| {
+            status.state = SourceState::Polling;
+            status.calls += 1;
+            status.call_timeout = call_timeout;
+            status.deadline = limits.map(|(_, deadline)| deadline);
+        });
+        let supplier = &mut self.supplier;
+        let mut call = pin!(Guarded::new(async move {
+            supplier.supply(limit).await.map_err(Into::into)
+        }));
+        let mut sleep = None;
+        poll_fn(|cx| {
+            if opened.poll_closed(cx).is_ready() {
+                return Poll::Ready(Ended::Closed);
+            }
+            if let Poll::Ready(answer) = call.as_mut().poll(cx) {
+                return Poll::Ready(Ended::Done(answer));
+            }
+            let Some((span, deadline)) = limits else {
+                return Poll::Pending;
+            };
+            let sleep = sleep.get_or_insert_with(|| runtime.sleep_until(deadline));
+            ready!(sleep.as_mut().poll(cx));
+            let error = SupplyError::transient(NoAnswer(span));
+            Poll::Ready(Ended::Done(Ok(Err(error))))
+        })
+        .await
+    }
+
+    fn answered(&mut self, count: usize, limit: NonZeroUsize, asked: Instant, now: Instant) {
+        self.retry.succeeded();
+        self.status.change(|status| {
+            status.completed = Some(now);
+            status.failing = false;
+        });
+        if let Some(trouble) = self.trouble.take() {
+            let lasted = now.saturating_duration_since(trouble.since);
+            info!(lasted = ?lasted, failed = trouble.count, "updates are fetched again");
+            let _ = lasted;
+        }
+        let took = now.saturating_duration_since(asked);
+        let pause = self.pace.record(count, took, count >= limit.get());
+        if !pause.is_zero() {
+            self.rest_for(pause, now, SourceState::Polling);
+        }
+    }
+
+    /// Decides what follows a failure: a wait, or the end.
+    fn failed(&mut self, error: SupplyError, now: Instant) -> Result<(), SourceError> {
+        let counts = !matches!(error, SupplyError::RetryAfter { .. });
+        self.status.change(|status| {
+            status.failures += u64::from(counts);
+            status.failing = true;
+        });
+        let entropy = self.runtime.entropy();
+        let (delay, state, kind) = match error {
+            SupplyError::Fatal(_) => return Err(SourceError::Supply(error)),
+            SupplyError::Conflict {
+                kind: Conflict::Webhook,
+                ..
+            } => return Err(SourceError::Webhook(error)),
+            SupplyError::Conflict {
+                kind: Conflict::Poller,
+                ..
+            } => match self.conflicts.note(now, entropy) {
+                Some(delay) => (delay, SourceState::Conflict, Kind::Conflict),
+                None => {
+                    return Err(SourceError::Poller {
+                        conflicts: Conflicts::FATAL,
+                        source: error,
+                    });
+                }
+            },
+            // Neither on top of a backoff nor a reason for one.
+            SupplyError::RetryAfter { delay, .. } => {
+                (delay.max(SHORTEST), SourceState::Backoff, Kind::RetryAfter)
+            }
+            SupplyError::Transient(_) => match self.retry.failed(now, entropy) {
+                Ok(delay) => (delay, SourceState::Backoff, Kind::Failing),
+                Err(GaveUp { failures, elapsed }) => {
+                    return Err(SourceError::GaveUp {
+                        failures,
+                        elapsed,
+                        source: error,
+                    });
+                }
+            },
+        };
+        self.say(kind, &error, delay, now);
+        self.rest_for(delay, now, state);
+        Ok(())
+    }
+
+    /// One line per change of state, however many attempts it takes.
+    fn say(&mut self, kind: Kind, error: &SupplyError, delay: Duration, now: Instant) {
+        let before = self.trouble;
+        let trouble = self.trouble.get_or_insert(Trouble {
+            kind,
+            since: now,
+            count: 0,
+        });
+        trouble.kind = kind;
+        trouble.count = trouble.count.saturating_add(1);
+        if before.is_some_and(|before| before.kind == kind) {
+            return;
+        }
+        match kind {
+            Kind::Failing => warn!(
+                error = %Chain(error),
+                delay = ?delay,
+                "updates cannot be fetched, trying again until it works"
+            ),
+            Kind::RetryAfter => warn!(
+                error = %Chain(error),
+                delay = ?delay,
+                "the server asks to wait before the next fetch"
+            ),
+            Kind::Conflict => warn!(
+                error = %Chain(error),
+                delay = ?delay,
+                "another instance polls for the same updates, giving it time to leave"
+            ),
+        }
+        let _ = (error, delay);
+    }
+
+    fn rest_for(&mut self, delay: Duration, now: Instant, state: SourceState) {
+        // Beyond what the clock can express: long enough to be for ever.
+        let until = now.checked_add(delay).or_else(|| now.checked_add(FOREVER));
+        self.rest = until.map(|until| Rest { until, state });
+    }
+}
+
+impl<S> fmt::Debug for Source<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("status", &self.status)
+            .field("runtime", &self.runtime)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A hundred years.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// The next call does not begin before this.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    until: Instant,
+    state: SourceState,
+}
+
+/// What went wrong since the last answer.
+#[derive(Clone, Copy, Debug)]
+struct Trouble {
+    kind: Kind,
+    since: Instant,
+    count: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Failing,
+    RetryAfter,
+    Conflict,
+}
+
+/// How a wait ended.
+enum Ended<T> {
+    Done(T),
+    /// The source was closed by hand.
+    Closed,
+}
+
+/// Lets other tasks run.
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
