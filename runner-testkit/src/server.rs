@@ -6,7 +6,7 @@
 use std::{
     fmt, io,
     net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
+    sync::{Arc, MutexGuard},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -21,7 +21,7 @@ use crate::{
     queue::Queue,
     record::{Call, Connections, Poll, Snapshot},
     route::check_token,
-    shared::{Config, Connected, Shared},
+    shared::{Config, Connected, Shared, State},
 };
 
 /// How many connections may wait to be accepted, as at the real server.
@@ -108,8 +108,8 @@ impl LocalServerBuilder {
         self
     }
 
-    /// Keeps no list of calls and polls, only their numbers. For long runs, in which the list would
-    /// grow for ever.
+    /// Keeps no list of calls and polls, only their numbers, so that none can be waited for. For long
+    /// runs, in which the lists would grow for ever.
     pub fn without_records(mut self) -> Self {
         self.records = false;
         self
@@ -264,7 +264,8 @@ impl LocalServer {
 /// Every function returns the id that the update got, or `None` if it was dropped: because of
 /// `allowed_updates`, because its time is over, or because the queue is full.
 impl LocalServer {
-    /// Queues an update: `kind` is the name of its field, like `message`, and `body` what is in it.
+    /// Queues an update: `kind` is the name of its field, like `message`, and `body` what is in it,
+    /// whose own fields arrive in alphabetical order. [`push_raw`](Self::push_raw) keeps the order.
     #[expect(clippy::needless_pass_by_value, reason = "made by `json!` in place")]
     pub fn push(&self, kind: &str, body: Value) -> Option<i64> {
         self.push_raw(kind, &body.to_string())
@@ -483,7 +484,7 @@ impl LocalServer {
         }
     }
 
-    fn let_go(&self, mut state: std::sync::MutexGuard<'_, crate::shared::State>, is_over: bool) {
+    fn let_go(&self, mut state: MutexGuard<'_, State>, is_over: bool) {
         if is_over {
             state.polling.release_wait(Instant::now());
         }
