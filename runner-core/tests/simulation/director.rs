@@ -12,21 +12,26 @@ use futures::{
     channel::oneshot,
     future::{Either, select},
 };
-use runner_core::{RunState, Runner, RunnerHandle, Runtime, RuntimeExt, StartError, Stopped};
+use runner_core::{
+    Confirmation, Fate, RunState, Runner, RunnerHandle, Runtime, RuntimeExt, StartError, Stopped,
+    UpdateFetcher,
+};
 
 use crate::{
     check::{Cut, Outcome},
     consumer::Consumer,
     coverage::Seen,
     dice::Dice,
+    feeder::Feeder,
     observed::Observed,
     policy::Policy,
+    server::{Bot, Server},
     supplier::Supplier,
     world::{Item, World, keys},
 };
 
 type Handle = RunnerHandle<Item>;
-type TheRunner = Runner<Observed<Supplier>, Consumer>;
+type TheRunner = Runner<Observed<Feeder>, Consumer>;
 
 /// Who polls the run.
 enum Driver {
@@ -59,9 +64,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) async fn direct(world: &Arc<World>) {
     let mut dice = world.dice(&[9]);
     let keyed = Arc::clone(world);
+    let mut bot = None;
+    let feeder = if world.config.fetched {
+        let server = Server::new(world);
+        bot = Some(server.bot());
+        let fetcher = UpdateFetcher::new(Arc::new(world.sim.clone()), server);
+        Feeder::Fetcher(fetcher.options(Server::options(world)))
+    } else {
+        Feeder::Any(Supplier::new(world))
+    };
     let runner = Runner::new(
         Arc::new(world.sim.clone()),
-        Observed::new(world, Supplier::new(world)),
+        Observed::new(world, feeder),
         Consumer(Arc::clone(world)),
     )
     .sink(world.config.sink())
@@ -85,7 +99,7 @@ pub(crate) async fn direct(world: &Arc<World>) {
         let finish = dice.pick(&[
             (10, Finish::Stop),
             (8, Finish::StopWithin),
-            (10, Finish::DropRun),
+            (12, Finish::DropRun),
             (2, Finish::DropHandles),
             (2, Finish::ShutDown),
         ]);
@@ -174,6 +188,9 @@ pub(crate) async fn direct(world: &Arc<World>) {
         world.sim.sleep(Duration::from_millis(1)).await;
         world.oracle().result(&result, kind);
         compare(world, &ends, &result);
+        if let Some(bot) = &bot {
+            compare_server(world, bot, &result);
+        }
         // Then the runner alone keeps the report, and must be able to let go of it.
         let_go((result, ends, stopped));
     }
@@ -258,6 +275,29 @@ fn compare(world: &World, ends: &Ends, result: &Outcome) {
         };
         oracle.require(same, || {
             "two who waited were told different things".to_owned()
+        });
+    }
+}
+
+/// What the report says of the server is so.
+fn compare_server(world: &World, bot: &Bot, result: &Outcome) {
+    let report = match result {
+        Ok(report) => report,
+        Err(error) => error.report(),
+    };
+    for abandoned in &*report.abandoned {
+        if abandoned.fate == Fate::Redelivered {
+            let id = abandoned.update.id;
+            let kept = bot.keeps(id);
+            let mut oracle = world.oracle();
+            oracle.coverage.add(Seen::Redelivered);
+            oracle.require(kept, || format!("update id {id} does not come again"));
+        }
+    }
+    if let Confirmation::Confirmed { position } = report.confirmation {
+        let known = bot.is_confirmed(position);
+        world.oracle().require(known, || {
+            format!("{position} is said to be confirmed, and the server does not know")
         });
     }
 }

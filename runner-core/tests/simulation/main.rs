@@ -9,9 +9,11 @@ mod coverage;
 mod dice;
 mod director;
 mod feed;
+mod feeder;
 mod observed;
 mod oracle;
 mod policy;
+mod server;
 mod supplier;
 mod world;
 

@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) feed: FeedConfig,
     /// How long a call of the supplier may take.
     pub(crate) call_timeout: Option<Duration>,
+    /// Whether the update fetcher is in use.
+    pub(crate) fetched: bool,
 }
 
 impl Config {
@@ -80,10 +82,11 @@ impl Config {
             keys: dice.between(1, 10),
             updates: dice.between(20, 120),
             rewinding: dice.chance(700),
-            badness: dice.pick(&[(1, 0), (3, 200), (3, 600)]),
+            badness: dice.pick(&[(1, 0), (3, 200), (5, 600)]),
             blocking: dice.chance(400),
             feed: FeedConfig::draw(&mut dice),
             call_timeout: dice.chance(500).then(|| dice.ms(30, 200)),
+            fetched: dice.chance(250),
         }
     }
 
@@ -157,6 +160,8 @@ pub(crate) struct Item {
     /// Counts what was supplied, over all runs; set when it is.
     pub(crate) nr: usize,
     pub(crate) id: u64,
+    /// What the server calls it, if it comes from one.
+    pub(crate) update_id: i64,
     live: Arc<AtomicIsize>,
     bomb: Option<Arc<AtomicIsize>>,
 }
@@ -167,10 +172,17 @@ impl Item {
         Self {
             nr: usize::MAX,
             id,
+            update_id: 0,
             live: Arc::clone(&world.live),
             bomb: (world.config.badness > 0 && world.dice(&[2, id]).chance(8))
                 .then(|| Arc::clone(&world.exploded)),
         }
+    }
+
+    pub(crate) fn fetched(world: &World, update_id: i64, id: u64) -> Self {
+        let mut item = Self::new(world, id);
+        item.update_id = update_id;
+        item
     }
 
     /// The keys of an update follow from its id, as those of a real one do. A bit for each.
