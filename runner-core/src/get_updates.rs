@@ -22,6 +22,11 @@ pub trait GetUpdates: Send + 'static {
     type Update: Send + Sync + 'static;
 
     /// Failure of one call.
+    ///
+    /// What happens next follows from the [`SupplyError`] that it becomes. Decide by the status of
+    /// the answer: 401, 404 and other refusals are fatal; 429 asks to wait; 409 is a conflict, with
+    /// a webhook if the description says so, else with another poller; everything else, also what
+    /// cannot be understood, will pass.
     type Error: Into<SupplyError> + Send;
 
     /// Calls `getUpdates` once, without any retry of its own.
@@ -71,4 +76,16 @@ pub struct UpdatesRequest {
     pub timeout: Duration,
     /// The kinds of update wanted. `None` keeps what was set last.
     pub allowed_updates: Option<Vec<String>>,
+}
+
+/// A request for the oldest updates that are kept, at most 100, which answers at once.
+impl Default for UpdatesRequest {
+    fn default() -> Self {
+        Self {
+            offset: None,
+            limit: 100,
+            timeout: Duration::ZERO,
+            allowed_updates: None,
+        }
+    }
 }

@@ -16,7 +16,7 @@ use futures::StreamExt;
 use runner_core::{
     Backoff, Conflict, Delivery, RetryPolicy, RunError, RunState, Runner, RunnerHandle, RuntimeExt,
     Source, SourceError, SourceOptions, SupplyError, UpdateSupplier,
-    testing::{Script, ScriptedSupplier, SimRuntime, Step, for_each_seed},
+    testing::{Close, Script, ScriptedSupplier, SimRuntime, Step, for_each_seed},
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -400,6 +400,46 @@ fn pausing_is_no_way_around_a_wait() {
         sim.advance(SECOND);
         assert_eq!(script.calls().len(), calls + 1);
     }
+}
+
+#[test]
+fn pausing_does_not_clear_the_count_of_conflicts() {
+    let sim = SimRuntime::new(1);
+    let mut supplier = ScriptedSupplier::new(&sim);
+    for _ in 0..4 {
+        supplier = supplier.step(poller());
+    }
+    let script = supplier.script();
+    let handle = start(&sim, supplier, SourceOptions::default());
+    for calls in 1..=4 {
+        sim.run_until_idle();
+        assert_eq!(script.calls().len(), calls);
+        handle.pause();
+        sim.advance(11 * SECOND);
+        handle.resume();
+    }
+    let error = sim.block_on(handle.stopped()).unwrap_err();
+    assert!(matches!(error, RunError::Supply { .. }));
+}
+
+#[test]
+fn what_goes_wrong_while_closing_is_told() {
+    quiet();
+    let sim = SimRuntime::new(1);
+    let supplier = ScriptedSupplier::<u32>::new(&sim)
+        .on_close(Close::Panic("while closing"))
+        .on_close(Close::Fail(SupplyError::transient("connection reset")))
+        .on_close(Close::Answer { after: SECOND });
+    let script = supplier.script();
+    let mut source = source(&sim, supplier, SourceOptions::default());
+    let error = sim.block_on(source.close(0)).unwrap_err();
+    assert!(matches!(&error, SourceError::Panicked(panic) if &**panic == "while closing"));
+    let error = sim.block_on(source.close(1)).unwrap_err();
+    assert!(matches!(error, SourceError::Close(_)));
+    assert!(chain(&error).contains("expect the last updates once more"));
+    assert!(sim.block_on(source.close(2)).is_ok());
+    // Each was made once.
+    assert_eq!(script.closes(), [0, 1, 2]);
 }
 
 #[test]

@@ -870,10 +870,12 @@ fn what_was_abandoned_comes_again_after_a_restart() {
 
 #[test]
 fn a_supplier_that_cannot_close_does_not_fail_the_run() {
+    quiet();
     let sim = SimRuntime::new(1);
     let error = || SupplyError::transient("down");
     for (close, over) in [
         (Close::Fail(error()), Duration::ZERO),
+        (Close::Panic("close"), Duration::ZERO),
         (Close::Hang, 10 * SECOND),
         (Close::Answer { after: LONG }, 10 * SECOND),
     ] {
@@ -923,6 +925,32 @@ fn a_supplier_that_fails_for_good_ends_the_run_after_what_is_held() {
         assert_eq!(report.counters.finished, 5);
         assert_eq!(sim.elapsed(), 3 * SECOND);
         assert_eq!(script.closes(), [5]);
+    });
+}
+
+#[test]
+fn a_supplier_that_panics_ends_the_run_after_what_is_held() {
+    quiet();
+    for_each_seed(20, |sim| {
+        let supplier = ScriptedSupplier::new(&sim)
+            .batch(0..5_u32)
+            .step(Step::Panic("supply"))
+            .batch(5..6);
+        let script = supplier.script();
+        let recorder = always(&sim, Plan::ok().sleep(SECOND));
+        let handle = Runner::new(runtime(&sim), supplier, recorder).start();
+        let error = sim.block_on(handle.task()).unwrap_err();
+        let RunError::SupplierPanicked { panic, report } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(&*panic, "supply");
+        assert_eq!(report.counters.finished, 5);
+        assert_eq!(script.closes(), [5]);
+        // It may be given another chance.
+        handle.start().unwrap();
+        sim.advance(2 * SECOND);
+        assert_eq!(handle.stats().counters.finished, 1);
+        assert_eq!(sim.panics(), 0);
     });
 }
 

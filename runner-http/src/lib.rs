@@ -1,5 +1,40 @@
 //! The Telegram Bot API over pluggable HTTP clients.
+//!
+//! [`BotApi`] calls any method and is where the runner gets its updates. It knows no executor; what
+//! moves the bytes is an [`HttpClient`].
 
+mod api;
+mod base_url;
+mod classify;
 mod client;
+mod envelope;
+mod error;
+mod get_updates;
+mod header;
+mod incoming;
+mod kind;
+mod methods;
+mod scan;
+mod split;
+#[cfg(feature = "test-util")]
+pub mod testing;
+mod token;
+mod update;
 
-pub use client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits};
+#[cfg(feature = "hyper")]
+pub use self::client::{HyperClient, HyperOptions};
+#[cfg(feature = "ureq")]
+pub use self::client::{UreqClient, UreqOptions};
+pub use self::{
+    api::BotApi,
+    base_url::BaseUrlError,
+    client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits},
+    error::{ApiError, Body, ErrorParameters},
+    get_updates::TypedUpdates,
+    header::Header,
+    incoming::{DecodeError, Incoming},
+    kind::UpdateKind,
+    methods::{SentMessage, User},
+    token::{Token, TokenError},
+    update::{Command, Update},
+};

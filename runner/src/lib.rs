@@ -1,1 +1,70 @@
 //! An update runner: concurrent, ordered by key, bounded, never deaf, nothing lost.
+//!
+//! An echo bot, with the features `tokio` and `http` (a default):
+//!
+#![cfg_attr(all(feature = "tokio", feature = "http"), doc = "```no_run")]
+#![cfg_attr(not(all(feature = "tokio", feature = "http")), doc = "```ignore")]
+//! use runner::{ApiError, Bot, BotApi, Delivery, Update};
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let api = BotApi::from_env("BOT_TOKEN")?;
+//!     let bot = Bot::for_each_with(api.clone(), api, async |api, update: Delivery<Update>| {
+//!         if let (Some(chat), Some(text)) = (update.chat_id(), update.text()) {
+//!             api.send_message(chat, text).await?;
+//!         }
+//!         Ok::<_, ApiError>(())
+//!     });
+//!     println!("{}", runner::tokio::run(bot)?); // or runner::smol::run, with the feature `smol`
+//!     Ok(())
+//! }
+//! ```
+//!
+//! It handles up to 500 updates at once, those of the same chat one after the other; a handler that
+//! fails or panics costs its own update only; it polls through every outage; Ctrl-C lets it finish
+//! what it holds, tells Telegram so and prints a report.
+//!
+//! # Where to go from here
+//!
+//! | you want | see |
+//! |---|---|
+//! | other keys, limits, timeouts, an error policy | [`Bot`] |
+//! | a handle: stop, pause, health, what is in flight | [`Bot::into_runner`], [`RunnerHandle`] |
+//! | any method of the Bot API, your own model of an update | `BotApi::call`, `BotApi::updates_as` |
+//! | updates from elsewhere | [`UpdateSupplier`], [`Runner`] |
+//! | another client for the Bot API | [`GetUpdates`] |
+//! | another async runtime | [`Runtime`] |
+//! | tests without waiting | the feature `test-util`, `runner::testing` |
+//!
+//! # Features
+//!
+//! They only add. The runtime is chosen by naming it, never by a feature's side effect.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `tokio` | `runner::tokio`: the runner on tokio |
+//! | `smol` | `runner::smol`: the runner on async-executor and async-io; pulls in no tokio |
+//! | `http` (default) | `BotApi`: the Bot API over blocking connections on threads of its own |
+//! | `hyper` | `HyperClient`: an async client, for bots that send a lot |
+//! | `tracing` (default) | events for every change of state |
+//! | `test-util` | `runner::testing`: simulated time, scripted suppliers, recording consumers |
+
+pub use runner_core::*;
+
+/// The Telegram Bot API over pluggable HTTP clients.
+#[cfg(any(feature = "http", feature = "hyper"))]
+#[doc(inline)]
+pub use runner_http as http;
+
+#[cfg(any(feature = "http", feature = "hyper"))]
+#[doc(inline)]
+pub use runner_http::{ApiError, BotApi, Incoming, Update, UpdateKind};
+
+/// The runner on tokio.
+#[cfg(feature = "tokio")]
+#[doc(inline)]
+pub use runner_tokio as tokio;
+
+/// The runner on async-executor and async-io.
+#[cfg(feature = "smol")]
+#[doc(inline)]
+pub use runner_smol as smol;

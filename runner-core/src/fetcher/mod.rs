@@ -18,7 +18,7 @@ use self::{
 };
 use crate::{
     Closing, Confirmation, Conflict, GetUpdates, Runtime, RuntimeExt, SupplyError, UpdateSupplier,
-    UpdatesRequest,
+    UpdatesRequest, trace::info,
 };
 
 /// Supplies the updates of a bot, by `getUpdates`.
@@ -187,8 +187,10 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
                 kind: Conflict::Webhook,
                 ..
             }) if self.options.delete_webhook && !self.webhook_deleted => {
+                info!("a webhook has turned up, deleting it");
                 self.webhook_deleted = true;
                 self.delete_webhook = Some(false);
+                // No failure, so no backoff: the next call deletes it first.
                 return Ok(Vec::new());
             }
             Err(_) => {}
@@ -295,7 +297,10 @@ impl Flight<'_> {
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         let now = self.runtime.now();
-        let overdue = self.deadline.is_some_and(|deadline| now >= deadline);
+        // The source has looked at the clock a little earlier, and its timer may be precise.
+        let overdue = self
+            .deadline
+            .is_some_and(|deadline| now + Position::ASSUMED_AFTER >= deadline);
         let pending = self.pending(now);
         self.position.dropped(pending, overdue);
     }

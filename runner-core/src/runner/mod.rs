@@ -4,6 +4,7 @@ mod control;
 mod handle;
 mod health;
 mod report;
+mod until;
 
 use std::{
     fmt,
@@ -208,10 +209,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     /// One run, from the first fetch to the report.
     ///
     /// `cut_short` names the error if the future is dropped.
-    async fn run_once(
-        &mut self,
-        cut_short: fn(Report<S::Update>) -> RunError<S::Update>,
-    ) -> RunResult<S::Update> {
+    async fn run_once(&mut self, cut_short: CutShort<S::Update>) -> RunResult<S::Update> {
         let control = Arc::clone(&self.control);
         let sink = Sink::new(
             Arc::clone(&control.runtime),
@@ -370,9 +368,9 @@ impl<S: UpdateSupplier> Run<'_, S> {
     async fn until_end(&mut self) -> RunResult<S::Update> {
         let reason = self.fetch_all().await;
         let reason = self.shared.drain(reason).await;
-        let report = self.settle(&reason).await;
+        let report = Box::new(self.settle(&reason).await);
         match reason {
-            Reason::Requested => Ok(report),
+            Reason::Requested => Ok(*report),
             Reason::Supply(SourceError::Panicked(panic)) => {
                 Err(RunError::SupplierPanicked { panic, report })
             }
@@ -616,12 +614,15 @@ fn report<U: Send + Sync + 'static>(
     }
 }
 
+/// What a run ends with when its future is dropped.
+type CutShort<U> = fn(Box<Report<U>>) -> RunError<U>;
+
 /// Ends a run whose future is dropped.
 struct RunGuard<'a, U: Send + Sync + 'static> {
     control: &'a Control<U>,
     sink: &'a Arc<Sink<U>>,
     began: Instant,
-    cut_short: fn(Report<U>) -> RunError<U>,
+    cut_short: CutShort<U>,
     armed: bool,
 }
 
@@ -635,11 +636,18 @@ impl<U: Send + Sync + 'static> Drop for RunGuard<'_, U> {
         // The supplier cannot be told now; the next run tells it first. If it had not even been told
         // about the run before, this one has fetched nothing.
         let prefix = settled_prefix(self.sink);
-        self.control.lock().unclosed.get_or_insert(prefix);
+        let mut state = self.control.lock();
+        state.unclosed.get_or_insert(prefix);
+        if state.driver != Driver::User {
+            // The task is being dropped. Whoever learns of the end below must not be able to ask it
+            // for another run.
+            state.driver = Driver::Gone;
+        }
+        drop(state);
         let unsettled = self.sink.take_abandoned();
         let report = report(self.control, self.sink, self.began, unsettled, None);
         warn!(report = %report, "run cut short");
-        self.control.finish(Err((self.cut_short)(report)));
+        self.control.finish(Err((self.cut_short)(Box::new(report))));
     }
 }
 
@@ -654,7 +662,7 @@ impl<U: Send + Sync + 'static> Drop for Gone<U> {
         });
         if never_ran {
             // The runtime dropped the task before its first poll, or before a restart.
-            let report = Report::empty();
+            let report = Box::new(Report::empty());
             self.0.finish(Err(RunError::RuntimeGone { report }));
         }
     }

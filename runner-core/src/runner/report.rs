@@ -1,6 +1,6 @@
 //! How a run ended: [`Report`] and [`RunError`].
 
-use std::{error::Error, fmt, num::NonZeroU32, sync::Arc, time::Duration};
+use std::{error::Error, fmt, io, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
     Cause, Confirmation, Counters, Delivery, LatencySummary, SourceError, sink::Unsettled,
@@ -170,8 +170,8 @@ impl<U> fmt::Debug for Abandoned<U> {
 
 /// Why a run ended although nobody asked it to.
 ///
-/// Every variant but the last carries the report: what was held when the failure happened was
-/// brought to an end as after `stop()`.
+/// Every variant carries the report, boxed, so that a `Result` of a run stays small. What was held
+/// when the run failed was brought to an end as after `stop()`, unless the variant says otherwise.
 #[non_exhaustive]
 pub enum RunError<U> {
     /// Updates cannot be fetched, and trying again cannot help.
@@ -179,14 +179,14 @@ pub enum RunError<U> {
         /// Why, and what to do.
         source: Arc<SourceError>,
         /// What became of the updates.
-        report: Report<U>,
+        report: Box<Report<U>>,
     },
     /// The supplier panicked.
     SupplierPanicked {
         /// The text of the panic.
         panic: Arc<str>,
         /// What became of the updates.
-        report: Report<U>,
+        report: Box<Report<U>>,
     },
     /// The error policy answered [`Verdict::Stop`](crate::Verdict::Stop). The update in question is
     /// among the abandoned ones.
@@ -194,21 +194,43 @@ pub enum RunError<U> {
         /// What the policy was asked about.
         cause: Cause,
         /// What became of the updates.
-        report: Report<U>,
+        report: Box<Report<U>>,
     },
     /// The runtime was shut down while the runner was at work.
     RuntimeGone {
         /// What became of the updates.
-        report: Report<U>,
+        report: Box<Report<U>>,
     },
     /// The future of the run was dropped. Handlers were cancelled, nothing was confirmed.
     Dropped {
         /// What became of the updates.
-        report: Report<U>,
+        report: Box<Report<U>>,
+    },
+    /// The run did not begin, because the system did not give it what it needs.
+    Setup {
+        /// What was to be done, such as "listen for signals".
+        task: &'static str,
+        /// What the system said.
+        source: Arc<io::Error>,
+        /// Of no update.
+        report: Box<Report<U>>,
     },
 }
 
 impl<U> RunError<U> {
+    /// The error of a run that did not begin: the system refused `task`.
+    ///
+    /// For whoever makes a runtime and then runs on it, as `run` of the runtime crates does. `task`
+    /// completes the sentence "cannot …".
+    #[must_use]
+    pub fn setup(task: &'static str, source: io::Error) -> Self {
+        Self::Setup {
+            task,
+            source: Arc::new(source),
+            report: Box::new(Report::empty()),
+        }
+    }
+
     /// What became of the updates of the run.
     #[must_use]
     pub fn report(&self) -> &Report<U> {
@@ -217,7 +239,8 @@ impl<U> RunError<U> {
             | Self::SupplierPanicked { report, .. }
             | Self::Policy { report, .. }
             | Self::RuntimeGone { report }
-            | Self::Dropped { report } => report,
+            | Self::Dropped { report }
+            | Self::Setup { report, .. } => report,
         }
     }
 }
@@ -243,6 +266,15 @@ impl<U> Clone for RunError<U> {
             Self::Dropped { report } => Self::Dropped {
                 report: report.clone(),
             },
+            Self::Setup {
+                task,
+                source,
+                report,
+            } => Self::Setup {
+                task,
+                source: Arc::clone(source),
+                report: report.clone(),
+            },
         }
     }
 }
@@ -263,6 +295,7 @@ impl<U> fmt::Display for RunError<U> {
                 "the run ended because its future was dropped; call stop() and await the report \
                  for a graceful end",
             ),
+            Self::Setup { task, .. } => write!(f, "the run did not begin: cannot {task}"),
         }
     }
 }
@@ -290,6 +323,16 @@ impl<U> fmt::Debug for RunError<U> {
                 .field("report", report)
                 .finish(),
             Self::Dropped { report } => f.debug_struct("Dropped").field("report", report).finish(),
+            Self::Setup {
+                task,
+                source,
+                report,
+            } => f
+                .debug_struct("Setup")
+                .field("task", task)
+                .field("source", source)
+                .field("report", report)
+                .finish(),
         }
     }
 }
@@ -299,7 +342,25 @@ impl<U> Error for RunError<U> {
         match self {
             Self::Supply { source, .. } => Some(&**source),
             Self::Policy { cause, .. } => Some(cause),
+            Self::Setup { source, .. } => Some(&**source),
             Self::SupplierPanicked { .. } | Self::RuntimeGone { .. } | Self::Dropped { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_did_not_begin_says_what_was_refused() {
+        let refused = io::Error::from(io::ErrorKind::PermissionDenied);
+        let error = RunError::<u8>::setup("listen for signals", refused);
+        let text = error.to_string();
+        assert_eq!(text, "the run did not begin: cannot listen for signals");
+        let source = error.source().unwrap().to_string();
+        assert_eq!(source, "permission denied");
+        assert_eq!(error.report().counters.supplied, 0);
+        assert_eq!(error.clone().to_string(), text);
     }
 }

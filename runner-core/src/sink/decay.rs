@@ -40,16 +40,12 @@ impl<U> Queue<U> {
         {
             self.expire_one(ticket.index, &mut effects.wakers);
         }
-        // Latest first, so that the one that was due first ends up in front.
         if self.retries.first().is_some_and(|(due, _)| *due <= now) {
             if self.running == 0 {
                 self.revived = Some(now);
             }
             let later = self.retries.split_off(&(now, Ticket::NONE));
-            for (_, ticket) in std::mem::replace(&mut self.retries, later)
-                .into_iter()
-                .rev()
-            {
+            for (_, ticket) in std::mem::replace(&mut self.retries, later) {
                 self.retry_now(ticket);
             }
         }

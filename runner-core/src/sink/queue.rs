@@ -37,7 +37,9 @@ pub(crate) struct Queue<U> {
     pub(super) nodes: Slab<Node<U>>,
     pub(super) order: KeyOrder,
     /// Free to start, first come first served.
-    pub(super) ready: VecDeque<u32>,
+    ready: VecDeque<u32>,
+    /// Free to start once more: before all others, in the order in which they became due.
+    again: VecDeque<u32>,
     /// First and last of the running updates by deadline; see `decay.rs`.
     pub(super) oldest: u32,
     pub(super) newest: u32,
@@ -283,6 +285,7 @@ impl<U> Queue<U> {
             nodes: Slab::new(),
             order: KeyOrder::new(options.max_waiting_per_key.is_some()),
             ready: VecDeque::new(),
+            again: VecDeque::new(),
             oldest: NONE,
             newest: NONE,
             moved: BTreeSet::new(),
@@ -390,7 +393,8 @@ impl<U> Queue<U> {
             self.hungry -= 1;
             return None;
         }
-        let index = self.ready.pop_front().expect("an update is startable");
+        let next = self.again.pop_front().or_else(|| self.ready.pop_front());
+        let index = next.expect("an update is startable");
         self.running += 1;
         self.claims += 1;
         let node = &mut self.nodes[index as usize];
@@ -551,13 +555,12 @@ impl<U> Queue<U> {
         let mut effects = Effects::default();
         if self.phase == Phase::Open {
             self.phase = Phase::Stopping;
-            // Oldest last, so that it ends up in front.
             let mut tickets: Vec<Ticket> = std::mem::take(&mut self.retries)
                 .into_iter()
                 .map(|(_, ticket)| ticket)
                 .collect();
             tickets.sort_unstable();
-            for ticket in tickets.into_iter().rev() {
+            for ticket in tickets {
                 self.nodes[ticket.index as usize].last_chance = true;
                 self.retry_now(ticket);
             }
@@ -625,12 +628,12 @@ impl<U> Queue<U> {
         let slots = self.limits.concurrency.saturating_sub(self.running);
         let room = slots
             .saturating_add(self.limits.prefetch)
-            .saturating_sub(self.ready.len())
+            .saturating_sub(self.ready())
             .min(self.limits.max_waiting.saturating_sub(self.waiting))
             .min(MAX_BATCH);
         // Not one round trip for every slot that becomes free.
         let worthwhile = self.limits.prefetch.min(MAX_BATCH) / 2;
-        if room < worthwhile && !self.ready.is_empty() {
+        if room < worthwhile && self.ready() > 0 {
             None
         } else {
             NonZeroUsize::new(room)
@@ -656,12 +659,16 @@ impl<U> Queue<U> {
         self.nodes.len()
     }
 
+    /// How many updates are free to start, with a slot or without.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len() + self.again.len()
+    }
+
     /// How many updates could start at once.
     pub(super) fn startable(&self) -> usize {
         match self.phase {
             Phase::Open | Phase::Stopping => self
-                .ready
-                .len()
+                .ready()
                 .min(self.limits.concurrency.saturating_sub(self.running)),
             Phase::Halted | Phase::Closed => 0,
         }
@@ -728,6 +735,7 @@ impl<U> Queue<U> {
             // After a burst, give its memory back.
             self.nodes = Slab::new();
             self.ready = VecDeque::new();
+            self.again = VecDeque::new();
         }
         if node.reported {
             // It is in a report already; it must not be settled twice.
@@ -794,11 +802,11 @@ impl<U> Queue<U> {
         }
     }
 
-    /// Puts an update that waited for a retry in front of all that are ready.
+    /// Readies an update that waited for a retry.
     pub(super) fn retry_now(&mut self, ticket: Ticket) {
         self.waiting -= 1;
         self.nodes[ticket.index as usize].state = State::Ready;
-        self.ready.push_front(ticket.index);
+        self.again.push_back(ticket.index);
     }
 
     /// Nothing starts any more. The first reason counts; a later one is returned.
@@ -817,6 +825,7 @@ impl<U> Queue<U> {
     /// Lists every update that has not been started, or waits for a retry, as abandoned.
     fn abandon_unstarted(&mut self) {
         self.ready.clear();
+        self.again.clear();
         self.retries.clear();
         self.waiting = 0;
         // The order is of no further use: nothing starts after this.

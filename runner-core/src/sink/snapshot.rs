@@ -212,7 +212,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
             claims: queue.claims,
             revived: queue.revived,
             running: queue.running,
-            ready: queue.ready.len(),
+            ready: queue.ready(),
             waiting: queue.waiting,
             detached: queue.detached,
             startable: queue.startable(),

@@ -1,5 +1,6 @@
-//! For tests: a simulated runtime, a scripted supplier and a recording consumer.
+//! For tests: a simulated runtime, a scripted supplier, a recording consumer, and a suite for runtimes.
 
+pub mod conformance;
 mod recorder;
 mod script;
 mod sim;

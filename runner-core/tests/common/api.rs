@@ -47,10 +47,12 @@ pub(crate) enum Reply {
     Answer,
     /// What a server does, after a while. The offset is looked at first.
     Late(Duration),
-    /// These updates, whatever was asked for.
+    /// These updates, whatever there is. The offset is looked at first.
     Ids(Vec<i64>),
     /// Fails after a while. The offset is not looked at.
     Fail(Duration, SupplyError),
+    /// Fails after a while. The offset is looked at first.
+    Reset(Duration),
     /// Never answers. The offset is not looked at.
     Hang,
 }
@@ -194,7 +196,9 @@ impl GetUpdates for Api {
             Reply::Answer => Duration::ZERO,
             Reply::Late(delay) => delay,
             Reply::Ids(ids) => {
-                self.lock().polls[index].answered = Some(ids.clone());
+                let mut server = self.lock();
+                server.confirm(request.offset);
+                server.polls[index].answered = Some(ids.clone());
                 let raw = |id| Raw {
                     id,
                     chat: 0,
@@ -205,6 +209,11 @@ impl GetUpdates for Api {
             Reply::Fail(delay, error) => {
                 self.sim.sleep(delay).await;
                 return Err(error);
+            }
+            Reply::Reset(delay) => {
+                self.lock().confirm(request.offset);
+                self.sim.sleep(delay).await;
+                return Err(SupplyError::transient("connection reset"));
             }
             Reply::Hang => std::future::pending().await,
         };

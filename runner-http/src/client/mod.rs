@@ -3,10 +3,22 @@
 //! No redirects, no retries, no cookies, no proxies: all that the runner must decide stays visible
 //! to it. Knows neither JSON nor what the Bot API means by a status.
 
+#[cfg(feature = "hyper")]
+mod hyper;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+mod target;
+#[cfg(feature = "ureq")]
+mod ureq;
+
 use std::{error::Error, fmt, time::Duration};
 
 use bytes::Bytes;
 use runner_core::BoxError;
+
+#[cfg(feature = "hyper")]
+pub use self::hyper::{HyperClient, HyperOptions};
+#[cfg(feature = "ureq")]
+pub use self::ureq::{UreqClient, UreqOptions};
 
 /// Sends requests to the Bot API.
 ///

@@ -1,0 +1,83 @@
+//! Runs that end when something outside says so: [`Runner::run_until`].
+
+use std::{
+    future::poll_fn,
+    pin::pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures::Stream;
+
+use super::{Report, RunError, Runner};
+use crate::{UpdateConsumer, UpdateSupplier, trace::info};
+
+impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
+    /// As [`run`](Self::run), and stops at the first item of `stops`: gracefully, as
+    /// [`RunnerHandle::stop`](crate::RunnerHandle::stop) does. At the second one it stops at once, as
+    /// [`stop_within(ZERO)`](crate::RunnerHandle::stop_within) does.
+    ///
+    /// Made for the signals that end a process: people press Ctrl-C once more when the first one
+    /// takes too long. Further items and the end of the stream mean nothing.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use std::{sync::Arc, time::Duration};
+    /// use futures::{StreamExt, stream};
+    /// use runner_core::{Delivery, Runner, RuntimeExt};
+    /// use runner_core::testing::{ScriptedSupplier, SimRuntime};
+    ///
+    /// let sim = SimRuntime::new(1);
+    /// let supplier = ScriptedSupplier::new(&sim).batch(0..9);
+    /// let mut runner = Runner::for_each(Arc::new(sim.clone()), supplier, async |_: Delivery<u8>| {});
+    /// let after_a_minute = stream::once(sim.sleep(Duration::from_secs(60)));
+    /// let report = sim.block_on(runner.run_until(after_a_minute)).expect("nothing failed");
+    /// assert_eq!(report.counters.finished, 9);
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run). A stop is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run`](Self::run): dropping the future cancels the run.
+    pub async fn run_until(
+        &mut self,
+        stops: impl Stream + Send,
+    ) -> Result<Report<S::Update>, RunError<S::Update>> {
+        let handle = self.handle();
+        let mut stops = pin!(stops);
+        let mut run = pin!(self.run());
+        let mut asked = 0;
+        let mut over = false;
+        let mut asked_again = |cx: &mut Context<'_>| {
+            let next = match over {
+                true => Poll::Pending,
+                false => stops.as_mut().poll_next(cx),
+            };
+            over |= matches!(next, Poll::Ready(None));
+            matches!(next, Poll::Ready(Some(_)))
+        };
+        poll_fn(|cx| {
+            // Before the first poll there is no run that could be told to stop.
+            if let Poll::Ready(result) = run.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            while asked < 2 && asked_again(cx) {
+                asked += 1;
+                if asked == 1 {
+                    info!("asked to stop, finishing what is held; ask once more to stop at once");
+                    drop(handle.stop());
+                } else {
+                    info!("asked once more, stopping at once");
+                    drop(handle.stop_within(Duration::ZERO));
+                }
+            }
+            // A stop wakes this task.
+            Poll::Pending
+        })
+        .await
+    }
+}

@@ -1,0 +1,258 @@
+//! The Bot API of one bot: [`BotApi`].
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+
+#[cfg(feature = "ureq")]
+use crate::UreqClient;
+use crate::{
+    ApiError, BaseUrlError, HttpClient, HttpRequest, HttpResponse, Lane, Limits, Token, TokenError,
+    base_url, envelope,
+    error::{Body, json_fault},
+};
+
+macro_rules! bot_api {
+    ($($default:tt)*) => {
+        /// The Bot API of one bot: calls any method, and is where the runner gets its updates.
+        ///
+        /// A clone is cheap and shares the connections: give one to every handler.
+        ///
+        /// `Debug` shows the bot's id and the server, never the token.
+        ///
+        /// ```no_run
+        /// use runner_http::BotApi;
+        /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+        /// # #[cfg(feature = "ureq")]
+        /// # {
+        /// let api = BotApi::from_env("BOT_TOKEN")?;
+        /// api.send_message(700_100_200, "hello").await?;
+        /// let count: i32 = api
+        ///     .call("getChatMemberCount", &serde_json::json!({"chat_id": -1_001_900_000_001_i64}))
+        ///     .await?;
+        /// # }
+        /// # Ok(())
+        /// # }
+        /// ```
+        pub struct BotApi<C $($default)*> {
+            inner: Arc<Inner<C>>,
+        }
+    };
+}
+
+// Features only add: without this one there is no client to default to.
+#[cfg(feature = "ureq")]
+bot_api!(= UreqClient);
+#[cfg(not(feature = "ureq"))]
+bot_api!();
+
+#[cfg(feature = "ureq")]
+impl BotApi {
+    /// The bot of this token, over the default client.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] if the token cannot be one. Nothing is sent yet.
+    pub fn new(token: impl AsRef<str>) -> Result<Self, TokenError> {
+        Self::with_client(token, UreqClient::new())
+    }
+
+    /// The bot whose token is in this environment variable, over the default client.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] if the variable is not set, or the token cannot be one. Nothing is sent yet.
+    pub fn from_env(variable: &str) -> Result<Self, TokenError> {
+        Ok(Self::from_parts(
+            Token::from_env(variable)?,
+            UreqClient::new(),
+        ))
+    }
+}
+
+impl<C: HttpClient> BotApi<C> {
+    /// The bot of this token, over an HTTP client of your choice.
+    ///
+    /// # Errors
+    ///
+    /// [`TokenError`] if the token cannot be one. Nothing is sent yet.
+    pub fn with_client(token: impl AsRef<str>, client: C) -> Result<Self, TokenError> {
+        Ok(Self::from_parts(Token::new(token.as_ref())?, client))
+    }
+
+    /// Uses another server. Default: `https://api.telegram.org`.
+    ///
+    /// `http://` is accepted for servers of your own; the token is then readable on the way.
+    ///
+    /// # Errors
+    ///
+    /// [`BaseUrlError`] if it is no address to which the token and a method can be added.
+    pub fn base_url(self, url: impl AsRef<str>) -> Result<Self, BaseUrlError> {
+        let base = base_url::check(url.as_ref())?;
+        Ok(self.change(|inner| inner.base = base))
+    }
+
+    /// Uses Telegram's test environment, whose bots and users are apart from the real ones.
+    #[must_use]
+    pub fn test_environment(self) -> Self {
+        self.change(|inner| inner.is_test = true)
+    }
+
+    /// How long and how large the parts of one call may be. Default: [`Limits::default`].
+    ///
+    /// A poll adds its own timeout to [`Limits::answer`].
+    #[must_use]
+    pub fn limits(self, limits: Limits) -> Self {
+        self.change(|inner| inner.limits = limits)
+    }
+
+    /// Calls a method and decodes its result.
+    ///
+    /// `params` is anything that serialises to a JSON object, such as a struct or
+    /// `serde_json::json!({…})`; `&()` sends none. What it serialises is sent as it is, and some
+    /// parameters mean something else as `null` than left out: give `Option` fields
+    /// `#[serde(skip_serializing_if = "Option::is_none")]`.
+    ///
+    /// Nothing is retried; on a 429, [`ApiError::retry_after`] says how long to wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ApiError`]. After [`ApiError::Http`] and [`ApiError::Decode`] the call may have had its
+    /// effect.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the request; the call may have had its effect.
+    pub fn call<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        params: &(impl Serialize + ?Sized),
+    ) -> impl Future<Output = Result<T, ApiError>> + Send {
+        // Encoded at the call and not at the first poll, so that `params` need not be `Sync`.
+        let request = self.request(method, params);
+        let api = self.clone();
+        async move {
+            let response = api.inner.client.send(request?).await?;
+            let result: Option<&RawValue> = envelope::open(&response, api.token())?;
+            serde_json::from_str(result.unwrap_or(RawValue::NULL).get()).map_err(|error| {
+                ApiError::Decode {
+                    body: Body::bounded(&response.body),
+                    source: json_fault(&error, Some(api.token())),
+                }
+            })
+        }
+    }
+
+    /// The token.
+    #[must_use]
+    pub fn token(&self) -> &Token {
+        &self.inner.token
+    }
+
+    fn from_parts(token: Token, client: C) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                client: Arc::new(client),
+                token,
+                base: base_url::CLOUD.into(),
+                is_test: false,
+                limits: Limits::default(),
+            }),
+        }
+    }
+
+    pub(crate) fn request<P>(&self, method: &str, params: &P) -> Result<HttpRequest, ApiError>
+    where
+        P: Serialize + ?Sized,
+    {
+        let mut request = HttpRequest::new(self.inner.url(method)?, encode(params)?);
+        request.limits = self.inner.limits;
+        Ok(request)
+    }
+
+    pub(crate) async fn poll(&self, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+        debug_assert_eq!(request.lane, Lane::Poll);
+        Ok(self.inner.client.send(request).await?)
+    }
+
+    fn change(self, change: impl FnOnce(&mut Inner<C>)) -> Self {
+        // Another clone keeps its own settings; only the client is shared.
+        let mut inner = Arc::unwrap_or_clone(self.inner);
+        change(&mut inner);
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+}
+
+impl<C> Clone for BotApi<C> {
+    fn clone(&self) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
+    }
+}
+
+impl<C: fmt::Debug> fmt::Debug for BotApi<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BotApi")
+            .field("token", &self.inner.token)
+            .field("base_url", &self.inner.base)
+            .field("test_environment", &self.inner.is_test)
+            .field("client", &self.inner.client)
+            .finish_non_exhaustive()
+    }
+}
+
+struct Inner<C> {
+    client: Arc<C>,
+    token: Token,
+    base: String,
+    is_test: bool,
+    limits: Limits,
+}
+
+impl<C> Inner<C> {
+    fn url(&self, method: &str) -> Result<String, ApiError> {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        if method.is_empty() || method.len() > MAX_METHOD || !method.bytes().all(is_name) {
+            return Err(ApiError::Method {
+                name: self
+                    .token
+                    .redact(method.into())
+                    .chars()
+                    .take(MAX_METHOD)
+                    .collect(),
+            });
+        }
+        let token = self.token.expose();
+        let test = if self.is_test { "/test" } else { "" };
+        Ok(format!("{}/bot{token}{test}/{method}", self.base))
+    }
+}
+
+impl<C> Clone for Inner<C> {
+    fn clone(&self) -> Self {
+        Self {
+            client: Arc::clone(&self.client),
+            token: self.token.clone(),
+            base: self.base.clone(),
+            ..*self
+        }
+    }
+}
+
+/// A JSON object; the server takes anything else as no parameters at all, without an error.
+fn encode<P: Serialize + ?Sized>(params: &P) -> Result<Bytes, ApiError> {
+    let body = serde_json::to_vec(params).map_err(|error| ApiError::Encode(error.into()))?;
+    match body.first() {
+        Some(b'{') => Ok(body.into()),
+        _ if body == b"null" => Ok(Bytes::from_static(b"{}")),
+        _ => Err(ApiError::Encode("they are not a JSON object".into())),
+    }
+}
+
+/// Longer than any method's name.
+const MAX_METHOD: usize = 64;

@@ -1,0 +1,105 @@
+//! Where the Bot API server is.
+
+use std::{error::Error, fmt};
+
+/// The address of the cloud server.
+pub(crate) const CLOUD: &str = "https://api.telegram.org";
+
+/// Checks `url` and cuts trailing slashes off.
+pub(crate) fn check(url: &str) -> Result<String, BaseUrlError> {
+    let (scheme, rest) = url.split_once("://").ok_or(BaseUrlError::Scheme)?;
+    let is_plain = scheme.eq_ignore_ascii_case("http");
+    if !is_plain && !scheme.eq_ignore_ascii_case("https") {
+        return Err(BaseUrlError::Scheme);
+    }
+    if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(BaseUrlError::Characters);
+    }
+    if rest.contains(['?', '#', '@', '\\']) {
+        return Err(BaseUrlError::Extra);
+    }
+    let rest = rest.trim_end_matches('/');
+    let host = rest.split(['/', ':']).next().unwrap_or_default();
+    if host.is_empty() {
+        return Err(BaseUrlError::Host);
+    }
+    if is_plain && host.eq_ignore_ascii_case("api.telegram.org") {
+        return Err(BaseUrlError::Plain);
+    }
+    Ok(format!("{}://{rest}", scheme.to_ascii_lowercase()))
+}
+
+/// Why a text is not the address of a Bot API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BaseUrlError {
+    /// It begins with neither `https://` nor `http://`.
+    Scheme,
+    /// It names no host.
+    Host,
+    /// It contains white space, control or non-ASCII characters.
+    Characters,
+    /// It contains a user, a query or a fragment.
+    Extra,
+    /// It is the cloud server without TLS: the token would be readable on the way.
+    Plain,
+}
+
+impl fmt::Display for BaseUrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Scheme => {
+                "the base URL must begin with https://, or http:// for a server of your own"
+            }
+            Self::Host => "the base URL names no host: it looks like http://127.0.0.1:8081",
+            Self::Characters => "the base URL contains characters that no URL may contain",
+            Self::Extra => {
+                "the base URL must be scheme, host, port and path only: the token is added to it"
+            }
+            Self::Plain => "api.telegram.org must be called over https://",
+        })
+    }
+}
+
+impl Error for BaseUrlError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_servers_of_ones_own() {
+        for (url, base) in [
+            ("https://api.telegram.org", CLOUD),
+            ("https://api.telegram.org/", CLOUD),
+            ("HTTP://127.0.0.1:8081//", "http://127.0.0.1:8081"),
+            ("http://[::1]:8081", "http://[::1]:8081"),
+            (
+                "https://example.org/proxy/tg/",
+                "https://example.org/proxy/tg",
+            ),
+        ] {
+            assert_eq!(check(url).as_deref(), Ok(base));
+        }
+    }
+
+    #[test]
+    fn refuses_what_would_fail_later_or_leak() {
+        for (url, error) in [
+            ("", BaseUrlError::Scheme),
+            ("api.telegram.org", BaseUrlError::Scheme),
+            ("ftp://example.org", BaseUrlError::Scheme),
+            ("https://", BaseUrlError::Host),
+            ("http://:8081", BaseUrlError::Host),
+            ("http:///bot", BaseUrlError::Host),
+            ("http://a b", BaseUrlError::Characters),
+            ("http://a\r\nx: y", BaseUrlError::Characters),
+            ("http://user:pass@example.org", BaseUrlError::Extra),
+            ("http://example.org?x=1", BaseUrlError::Extra),
+            ("http://example.org/#x", BaseUrlError::Extra),
+            ("http://API.telegram.org/", BaseUrlError::Plain),
+        ] {
+            assert_eq!(check(url), Err(error), "{url}");
+        }
+    }
+}

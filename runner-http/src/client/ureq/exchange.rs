@@ -1,0 +1,228 @@
+//! One exchange on a blocking thread, and what its failures mean.
+
+use std::{
+    io::{self, Read},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use ureq::{
+    Agent, Error, Timeout,
+    http::{HeaderMap, Request, Uri, header},
+    tls::{Certificate, RootCerts, TlsConfig},
+};
+
+use super::UreqOptions;
+use crate::client::{
+    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits, target::Target,
+};
+
+/// Sets the deadlines of ureq, none of which is set by default. A macro, because its builders for
+/// agents and for requests have no public trait in common.
+///
+/// A request is small enough for the buffers of the socket, so sending it takes no time unless the
+/// peer has stopped reading: the bound on that is there for completeness.
+macro_rules! limit {
+    ($builder:expr, $shape:expr) => {{
+        let Shape { limits, is_literal } = $shape;
+        $builder
+            .timeout_resolve((!is_literal).then_some(limits.connect))
+            .timeout_connect(Some(limits.connect))
+            .timeout_send_request(Some(limits.answer))
+            .timeout_send_body(Some(limits.answer))
+            .timeout_recv_response(Some(limits.answer))
+            .timeout_recv_body(Some(limits.body))
+    }};
+}
+/// What all agents of a client have in common.
+pub(super) struct Settings {
+    user_agent: String,
+    tls: TlsConfig,
+}
+
+impl Settings {
+    pub(super) fn new(options: UreqOptions) -> Self {
+        let roots = options
+            .root_certificates
+            .iter()
+            .map(|der| Certificate::from_der(der).to_owned())
+            .collect::<Vec<_>>();
+        let roots = if roots.is_empty() {
+            RootCerts::WebPki
+        } else {
+            RootCerts::new_with_certs(&roots)
+        };
+        Self {
+            user_agent: options.user_agent,
+            tls: TlsConfig::builder().root_certs(roots).build(),
+        }
+    }
+}
+
+/// Performs one exchange after the other, on connections of its own.
+pub(super) struct Exchanger {
+    agent: Agent,
+    /// Where the last exchange went, and when it ended, if its connection was kept.
+    kept: Option<(String, Instant)>,
+}
+
+impl Exchanger {
+    pub(super) fn new(settings: &Settings) -> Self {
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(settings.user_agent.as_str())
+            .tls_config(settings.tls.clone())
+            .max_idle_connections_per_host(1)
+            .max_idle_connections(MAX_HOSTS)
+            .max_idle_age(IDLE);
+        Self {
+            agent: limit!(config, Shape::default()).build().into(),
+            kept: None,
+        }
+    }
+
+    /// What ends the exchange in progress when it is shut down.
+    pub(super) fn agent(&self) -> Agent {
+        self.agent.clone()
+    }
+
+    pub(super) fn perform(&mut self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
+        let target = Target::new(&request.url)?;
+        let shape = Shape {
+            limits: request.limits,
+            is_literal: target.address().is_some(),
+        };
+        let is_reused = self
+            .kept
+            .take()
+            .is_some_and(|(kept, since)| kept == target.origin && since.elapsed() < IDLE);
+
+        let mut outcome = self.exchange(&target.uri, shape, &request.body);
+        // The connection that failed is gone, so this makes a new one. A call is not repeated: the
+        // server may have received it, and nobody wants a message twice.
+        if is_reused
+            && request.lane == Lane::Poll
+            && matches!(&outcome, Err(failure) if failure.is_stale())
+        {
+            outcome = self.exchange(&target.uri, shape, &request.body);
+        }
+        let (response, keeps) = outcome.map_err(|failure| failure.into_error(&target))?;
+        if keeps {
+            self.kept = Some((target.origin, Instant::now()));
+        }
+        Ok(response)
+    }
+
+    /// Returns whether the connection may be used again, too.
+    fn exchange(
+        &self,
+        uri: &Uri,
+        shape: Shape,
+        body: &[u8],
+    ) -> Result<(HttpResponse, bool), Failure> {
+        let before_head = |error| Failure {
+            error,
+            has_head: false,
+        };
+        let request = Request::post(uri)
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body)
+            .map_err(|error| before_head(error.into()))?;
+        let request = if shape == Shape::default() {
+            request
+        } else {
+            limit!(self.agent.configure_request(request), shape).build()
+        };
+        let response = self.agent.run(request).map_err(before_head)?;
+
+        let (head, body) = response.into_parts();
+        let mut content = Vec::new();
+        body.into_with_config()
+            .limit(u64::try_from(shape.limits.max_body).unwrap_or(u64::MAX))
+            .reader()
+            .read_to_end(&mut content)
+            .map_err(|error| Failure {
+                error: error.into(),
+                has_head: true,
+            })?;
+        let keeps = text(&head.headers, header::CONNECTION)
+            .is_none_or(|value| !value.eq_ignore_ascii_case("close"));
+        let mut response = HttpResponse::new(head.status.as_u16(), Bytes::from(content));
+        response.retry_after = text(&head.headers, header::RETRY_AFTER);
+        Ok((response, keeps))
+    }
+}
+
+/// What of the configuration differs between requests.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+struct Shape {
+    limits: Limits,
+    /// The host is an address. Nothing is looked up then, so no thread is needed to bound it.
+    is_literal: bool,
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
+    let value = headers.get(name)?;
+    Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+struct Failure {
+    error: Error,
+    has_head: bool,
+}
+
+impl Failure {
+    /// Whether a reused connection may simply have been closed by the server in the meantime.
+    fn is_stale(&self) -> bool {
+        !self.has_head && self.kind() == HttpErrorKind::Closed
+    }
+
+    fn kind(&self) -> HttpErrorKind {
+        match &self.error {
+            Error::BadUri(_) | Error::Http(_) => HttpErrorKind::InvalidUrl,
+            Error::Timeout(Timeout::Resolve | Timeout::Connect) => HttpErrorKind::ConnectTimeout,
+            Error::Timeout(Timeout::RecvBody) => HttpErrorKind::BodyTimeout,
+            Error::Timeout(_) => HttpErrorKind::AnswerTimeout,
+            Error::HostNotFound | Error::ConnectionFailed => HttpErrorKind::Connect,
+            Error::Tls(_) | Error::Rustls(_) | Error::Pem(_) | Error::TlsRequired => {
+                HttpErrorKind::Tls
+            }
+            Error::BodyExceedsLimit(_) => HttpErrorKind::TooLarge,
+            Error::BodyStalled => HttpErrorKind::Closed,
+            Error::Io(error) => match error.kind() {
+                io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::BrokenPipe
+                | io::ErrorKind::NotConnected => HttpErrorKind::Closed,
+                // How rustls reports what it does not accept.
+                io::ErrorKind::InvalidData if !self.has_head => HttpErrorKind::Tls,
+                _ if self.has_head => HttpErrorKind::Malformed,
+                _ => HttpErrorKind::Connect,
+            },
+            _ => HttpErrorKind::Malformed,
+        }
+    }
+
+    fn into_error(self, target: &Target) -> HttpError {
+        let kind = self.kind();
+        match self.error {
+            // These hold the URL, or what was made of it.
+            Error::BadUri(_) | Error::Http(_) | Error::Other(_) => HttpError::new(kind),
+            // Only what the system says.
+            Error::Io(cause) if cause.raw_os_error().is_some() => {
+                HttpError::new(kind).with_source(cause)
+            }
+            other => target.explain(kind, other),
+        }
+    }
+}
+
+/// How long a connection may rest before it is replaced instead of used: shorter than servers keep
+/// theirs, because a call that meets such a close fails.
+pub(super) const IDLE: Duration = Duration::from_secs(15);
+
+/// For how many servers a thread keeps a connection. Most clients have one.
+const MAX_HOSTS: usize = 4;

@@ -1,0 +1,120 @@
+//! One shallow scan of an update: its id, its kind, its chat, its user.
+//!
+//! Never fails: what is missing or of an odd type is left out, so that an update whose shape is
+//! unexpected still has a header. Looks at four levels at most; everything else is skipped without
+//! recursion, whatever its depth.
+
+use crate::{UpdateKind, scan::Scanner};
+
+/// What the runner must know about an update before it is decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Header {
+    /// What the update is about.
+    pub kind: UpdateKind,
+    /// The chat it happened in, if there is one.
+    ///
+    /// For a button it is the chat of the message with the button, for an anonymous vote the chat
+    /// that voted, for a business connection the private chat with its owner.
+    pub chat: Option<i64>,
+    /// Who caused it, if it is known.
+    pub user: Option<i64>,
+}
+
+/// What the scan found.
+#[derive(Debug, Default)]
+pub(crate) struct Scan {
+    pub(crate) id: Option<i64>,
+    pub(crate) kind: Option<UpdateKind>,
+    pub(crate) chat: Option<i64>,
+    pub(crate) user: Option<i64>,
+}
+
+impl Scan {
+    /// Scans one update; what cannot be read is left out.
+    pub(crate) fn of(raw: &[u8]) -> Self {
+        let mut scan = Self::default();
+        // Where the structure is lost the scan ends, and what was found before it stays.
+        let _ = scan.read(&mut Scanner::new(raw));
+        scan
+    }
+
+    /// Scans one value of any type, and passes over it. `None` if its structure is lost.
+    pub(crate) fn read(&mut self, json: &mut Scanner<'_>) -> Option<()> {
+        json.fields(|json, name| match name {
+            b"update_id" => {
+                self.id = json.integer()?.filter(|id| IDS.contains(id));
+                Some(())
+            }
+            _ if self.kind.is_some() => json.skip(),
+            name => {
+                let kind = UpdateKind::from_name(&String::from_utf8_lossy(name));
+                let place = Place::of(&kind);
+                self.kind = Some(kind);
+                self.content(json, place)
+            }
+        })
+    }
+
+    pub(crate) fn into_header(self) -> Header {
+        Header {
+            kind: self.kind.unwrap_or_else(|| UpdateKind::from_name("")),
+            chat: self.chat,
+            user: self.user,
+        }
+    }
+
+    fn content(&mut self, json: &mut Scanner<'_>, place: Place) -> Option<()> {
+        json.fields(|json, name| match (name, place) {
+            (b"from" | b"user", _) => peer(json, &mut self.user),
+            (b"chat" | b"voter_chat", Place::Chat) => peer(json, &mut self.chat),
+            (b"message", Place::Message) => json.fields(|json, name| match name {
+                b"chat" => peer(json, &mut self.chat),
+                _ => json.skip(),
+            }),
+            (b"user_chat_id", Place::UserChat) => {
+                self.chat = json.integer()?;
+                Some(())
+            }
+            _ => json.skip(),
+        })
+    }
+}
+
+/// The id of a chat or a user.
+fn peer(json: &mut Scanner<'_>, id: &mut Option<i64>) -> Option<()> {
+    json.fields(|json, name| match name {
+        b"id" => {
+            *id = json.integer()?;
+            Some(())
+        }
+        _ => json.skip(),
+    })
+}
+
+/// Where the chat is, in an update of some kind.
+#[derive(Clone, Copy)]
+enum Place {
+    /// In the object itself.
+    Chat,
+    /// In the message inside, whose sender is the bot.
+    Message,
+    /// The object has its id only. A request to join has that too, beside its chat.
+    UserChat,
+}
+
+impl Place {
+    fn of(kind: &UpdateKind) -> Self {
+        match kind {
+            UpdateKind::CallbackQuery => Self::Message,
+            UpdateKind::BusinessConnection => Self::UserChat,
+            _ => Self::Chat,
+        }
+    }
+}
+
+/// Ids that can be confirmed.
+///
+/// Their offset is the id plus one: a negative offset would delete updates on the server, and
+/// beyond this bound it would not be a number that every JSON reader understands.
+const IDS: std::ops::Range<i64> = 0..1 << 52;

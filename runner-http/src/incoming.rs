@@ -1,0 +1,189 @@
+//! One update as it was fetched: [`Incoming`].
+
+use std::{error::Error, fmt};
+
+use bytes::Bytes;
+use runner_core::BoxError;
+use serde::de::DeserializeOwned;
+
+use crate::{Header, UpdateKind, error::json_fault, header::Scan};
+
+/// One update as it was fetched: its id, what it is about, and its JSON, not yet decoded.
+///
+/// Keys and the error policy see this. A clone is cheap: the JSON is shared with the rest of its
+/// batch.
+#[derive(Clone)]
+pub struct Incoming {
+    id: i64,
+    is_id_assumed: bool,
+    header: Header,
+    raw: Bytes,
+}
+
+impl Incoming {
+    /// Scans one update that was fetched in another way: from a queue, a file, a test.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if it has no readable `update_id`. Anything else that may be wrong with it
+    /// shows when it is decoded.
+    pub fn from_json(raw: impl Into<Bytes>) -> Result<Self, DecodeError> {
+        let raw = raw.into();
+        let scan = Scan::of(&raw);
+        match scan.id {
+            Some(id) => Ok(Self::new(id, scan, raw)),
+            None => Err(DecodeError::new(
+                None,
+                scan.into_header().kind,
+                raw.len(),
+                NO_ID,
+            )),
+        }
+    }
+
+    pub(crate) fn new(id: i64, scan: Scan, raw: Bytes) -> Self {
+        Self {
+            id,
+            is_id_assumed: scan.id.is_none(),
+            header: scan.into_header(),
+            raw,
+        }
+    }
+
+    /// The `update_id`.
+    #[must_use]
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// Whether the update's own id could not be read, and [`id`](Self::id) is the lowest that it can
+    /// have at its place. Such an update cannot be decoded.
+    #[must_use]
+    pub fn is_id_assumed(&self) -> bool {
+        self.is_id_assumed
+    }
+
+    /// What is known before decoding.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// What the update is about.
+    #[must_use]
+    pub fn kind(&self) -> &UpdateKind {
+        &self.header.kind
+    }
+
+    /// The chat it happened in, see [`Header::chat`].
+    #[must_use]
+    pub fn chat_id(&self) -> Option<i64> {
+        self.header.chat
+    }
+
+    /// Who caused it, see [`Header::user`].
+    #[must_use]
+    pub fn user_id(&self) -> Option<i64> {
+        self.header.user
+    }
+
+    /// The JSON of the update as it was received; not necessarily valid.
+    #[must_use]
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// Decodes the update as `T`, which is the whole object with its `update_id`.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the JSON is not a `T`.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
+        if self.is_id_assumed {
+            return Err(self.error(NO_ID));
+        }
+        serde_json::from_slice(&self.raw).map_err(|error| self.error(json_fault(&error, None)))
+    }
+
+    pub(crate) fn error(&self, source: impl Into<BoxError>) -> DecodeError {
+        DecodeError::new(
+            Some(self.id),
+            self.header.kind.clone(),
+            self.raw.len(),
+            source,
+        )
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("id", &self.id)
+            .field("kind", &self.header.kind)
+            .field("chat", &self.header.chat)
+            .field("user", &self.header.user)
+            .field("bytes", &self.raw.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why one update could not be decoded.
+///
+/// Its text names the update and not its content; the bytes are in [`Incoming::raw`].
+#[derive(Debug)]
+pub struct DecodeError {
+    id: Option<i64>,
+    kind: UpdateKind,
+    bytes: usize,
+    source: BoxError,
+}
+
+impl DecodeError {
+    pub(crate) fn new(
+        id: Option<i64>,
+        kind: UpdateKind,
+        bytes: usize,
+        source: impl Into<BoxError>,
+    ) -> Self {
+        Self {
+            id,
+            kind,
+            bytes,
+            source: source.into(),
+        }
+    }
+
+    /// The update's id, if it has one.
+    #[must_use]
+    pub fn id(&self) -> Option<i64> {
+        self.id
+    }
+
+    /// What the update is about.
+    #[must_use]
+    pub fn kind(&self) -> &UpdateKind {
+        &self.kind
+    }
+}
+
+impl fmt::Display for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self.kind.as_str() {
+            "" => "no kind",
+            kind => kind,
+        };
+        match self.id {
+            Some(id) => write!(f, "update {id}")?,
+            None => f.write_str("an update without an id")?,
+        }
+        write!(f, " cannot be decoded ({kind}, {} bytes)", self.bytes)
+    }
+}
+
+impl Error for DecodeError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+pub(crate) const NO_ID: &str = "the update_id is missing or not a valid number";

@@ -1,0 +1,447 @@
+//! A light model of an update: [`Update`].
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
+};
+
+use crate::{DecodeError, Header, Incoming, UpdateKind, error::json_fault, incoming::NO_ID};
+
+/// One update, decoded as far as most bots need it; everything else by [`json`](Self::json).
+///
+/// A clone is cheap apart from the text.
+///
+/// ```
+/// use runner_http::{Update, UpdateKind};
+///
+/// let update = Update::from_json(
+///     r#"{"update_id":7,"message":{"message_id":3,"date":1790000000,
+///         "chat":{"id":5,"type":"private"},"from":{"id":5},"text":"/start now"}}"#,
+/// )?;
+/// assert_eq!(update.kind(), &UpdateKind::Message);
+/// assert_eq!(update.chat_id(), Some(5));
+/// let command = update.command().unwrap();
+/// assert_eq!((command.name, command.args), ("start", "now"));
+/// # Ok::<(), runner_http::DecodeError>(())
+/// ```
+#[derive(Clone)]
+pub struct Update {
+    id: i64,
+    header: Header,
+    content: Content,
+    raw: Bytes,
+}
+
+impl Update {
+    /// Decodes one update.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if it has no readable `update_id`, is not valid JSON, or has a field of
+    /// another type than the Bot API documents.
+    pub fn from_json(raw: impl Into<Bytes>) -> Result<Self, DecodeError> {
+        Self::from_incoming(&Incoming::from_json(raw)?)
+    }
+
+    /// Decodes a fetched update.
+    ///
+    /// # Errors
+    ///
+    /// As [`from_json`](Self::from_json).
+    pub fn from_incoming(incoming: &Incoming) -> Result<Self, DecodeError> {
+        if incoming.is_id_assumed() {
+            return Err(incoming.error(NO_ID));
+        }
+        let raw = incoming.raw();
+        let text = str::from_utf8(raw).map_err(|error| incoming.error(error))?;
+        let mut json = serde_json::Deserializer::from_str(text);
+        let content = ContentOf(incoming.kind())
+            .deserialize(&mut json)
+            .and_then(|content| json.end().map(|()| content))
+            .map_err(|error| incoming.error(json_fault(&error, None)))?;
+        Ok(Self {
+            id: incoming.id(),
+            header: incoming.header().clone(),
+            content,
+            raw: raw.clone(),
+        })
+    }
+
+    /// The `update_id`.
+    #[must_use]
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    /// What the update is about.
+    #[must_use]
+    pub fn kind(&self) -> &UpdateKind {
+        &self.header.kind
+    }
+
+    /// The chat it happened in, see [`Header::chat`].
+    #[must_use]
+    pub fn chat_id(&self) -> Option<i64> {
+        self.header.chat
+    }
+
+    /// Who caused it, see [`Header::user`].
+    #[must_use]
+    pub fn user_id(&self) -> Option<i64> {
+        self.header.user
+    }
+
+    /// What was written: the text or caption of a message, the data of a button, the text of an
+    /// inline query.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        let content = &self.content;
+        let text = content.text.as_ref().or(content.caption.as_ref());
+        text.or(content.data.as_ref())
+            .or(content.query.as_ref())
+            .map(AsRef::as_ref)
+    }
+
+    /// When it happened, as Unix time in seconds; for an edited message, when it was first sent.
+    ///
+    /// Queries and button presses have none.
+    #[must_use]
+    pub fn date(&self) -> Option<i64> {
+        self.content.date
+    }
+
+    /// The id of the message, or of the one that the button belongs to.
+    #[must_use]
+    pub fn message_id(&self) -> Option<i64> {
+        let content = &self.content;
+        content
+            .message_id
+            .or_else(|| content.message.as_ref()?.message_id)
+    }
+
+    /// The id by which a query is answered: of a button press or of an inline, shipping or
+    /// pre-checkout query.
+    #[must_use]
+    pub fn query_id(&self) -> Option<&str> {
+        self.content.id.as_deref()
+    }
+
+    /// The command, if the text of a new message begins with one.
+    ///
+    /// In a group it may be meant for another bot, see [`Command::bot`].
+    #[must_use]
+    pub fn command(&self) -> Option<Command<'_>> {
+        use UpdateKind as Kind;
+
+        match self.kind() {
+            Kind::Message | Kind::ChannelPost | Kind::BusinessMessage | Kind::GuestMessage => {
+                Command::parse(self.content.text.as_deref()?)
+            }
+            _ => None,
+        }
+    }
+
+    /// The JSON of the update.
+    #[must_use]
+    pub fn raw(&self) -> &str {
+        str::from_utf8(&self.raw).expect("checked when it was decoded")
+    }
+
+    /// Decodes the update as `T`, which is the whole object with its `update_id`.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] if the JSON is not a `T`.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
+        serde_json::from_slice(&self.raw).map_err(|error| {
+            let fault = json_fault(&error, None);
+            DecodeError::new(Some(self.id), self.kind().clone(), self.raw.len(), fault)
+        })
+    }
+}
+
+impl fmt::Debug for Update {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Update")
+            .field("id", &self.id)
+            .field("kind", &self.header.kind)
+            .field("chat", &self.header.chat)
+            .field("user", &self.header.user)
+            .field("text", &self.text())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A command at the beginning of a message, such as `/start@some_bot now`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Command<'a> {
+    /// The name without the slash: `start`.
+    pub name: &'a str,
+    /// The bot it is addressed to, if it says so: `some_bot`.
+    pub bot: Option<&'a str>,
+    /// Everything after it, without white space around it: `now`.
+    pub args: &'a str,
+}
+
+impl<'a> Command<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let rest = text.strip_prefix('/')?;
+        let (word, args) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        let (name, bot) = match word.split_once('@') {
+            Some((name, bot)) => (name, Some(bot)),
+            None => (word, None),
+        };
+        let is_word = |word: &str| {
+            !word.is_empty()
+                && word
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+        };
+        (is_word(name) && bot.is_none_or(is_word)).then(|| Self {
+            name,
+            bot,
+            args: args.trim(),
+        })
+    }
+}
+
+/// The few fields that are decoded, of all kinds at once: no two kinds use a name differently.
+#[derive(Clone, Default, Deserialize)]
+struct Content {
+    id: Option<Box<str>>,
+    message_id: Option<i64>,
+    date: Option<i64>,
+    text: Option<Box<str>>,
+    caption: Option<Box<str>>,
+    data: Option<Box<str>>,
+    query: Option<Box<str>>,
+    message: Option<MessageRef>,
+}
+
+#[derive(Clone, Deserialize)]
+struct MessageRef {
+    message_id: Option<i64>,
+}
+
+/// Decodes the content of an update of this kind, and skips the rest.
+struct ContentOf<'a>(&'a UpdateKind);
+
+impl<'de> DeserializeSeed<'de> for ContentOf<'_> {
+    type Value = Content;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Content, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for ContentOf<'_> {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an update")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Content, A::Error> {
+        let mut content = Content::default();
+        // What the newest kinds look like is not known for sure, so nothing of them is looked at.
+        let known = !matches!(self.0, UpdateKind::Other(_) | UpdateKind::Subscription);
+        while let Some(is_content) = map.next_key_seed(IsName(self.0.as_str()))? {
+            if is_content && known {
+                content = map.next_value()?;
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(content)
+    }
+}
+
+/// Compares a key without allocating it.
+struct IsName<'a>(&'a str);
+
+impl<'de> DeserializeSeed<'de> for IsName<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for IsName<'_> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error;
+
+    use super::*;
+
+    fn update(content: &str) -> Update {
+        Update::from_json(format!(r#"{{"update_id":5,{content}}}"#)).unwrap()
+    }
+
+    #[test]
+    fn a_message_has_everything() {
+        let update = update(
+            r#""message":{"message_id":38,"from":{"id":7},"chat":{"id":8},"date":1790000000,"text":"caf\u00e9 \ud83d\ude00"}"#,
+        );
+        assert_eq!(update.id(), 5);
+        assert_eq!((update.chat_id(), update.user_id()), (Some(8), Some(7)));
+        assert_eq!(update.text(), Some("café 😀"));
+        assert_eq!(update.date(), Some(1_790_000_000));
+        assert_eq!(update.message_id(), Some(38));
+        assert_eq!(update.query_id(), None);
+        assert!(update.raw().starts_with(r#"{"update_id":5,"message""#));
+        assert!(format!("{update:?}").contains("café"));
+    }
+
+    #[test]
+    fn the_text_is_what_was_written() {
+        for (content, text) in [
+            (
+                r#""message":{"caption":"a photo","photo":[]}"#,
+                Some("a photo"),
+            ),
+            (
+                r#""callback_query":{"data":"v:1","message":{"text":"Pick one"}}"#,
+                Some("v:1"),
+            ),
+            (r#""inline_query":{"query":"weather"}"#, Some("weather")),
+            (r#""message":{"photo":[]}"#, None),
+            (r#""message":{"text":null}"#, None),
+            (r#""poll":{"id":"1","question":"?"}"#, None),
+        ] {
+            assert_eq!(update(content).text(), text, "{content}");
+        }
+    }
+
+    #[test]
+    fn a_button_press_names_its_message_and_how_to_answer() {
+        let update = update(
+            r#""callback_query":{"id":"300","from":{"id":7},"message":{"message_id":39,"chat":{"id":8},"date":1}}"#,
+        );
+        assert_eq!(update.query_id(), Some("300"));
+        assert_eq!(update.message_id(), Some(39));
+        assert_eq!(update.date(), None);
+    }
+
+    #[test]
+    fn commands_are_told_from_text() {
+        for (text, expected) in [
+            ("/start", Some(("start", None, ""))),
+            ("/start now", Some(("start", None, "now"))),
+            ("/start\\n now \\n", Some(("start", None, "now"))),
+            (
+                "/start@my_bot a  b",
+                Some(("start", Some("my_bot"), "a  b")),
+            ),
+            ("/", None),
+            ("/ start", None),
+            ("/@my_bot", None),
+            ("/start@", None),
+            ("/usr/bin", None),
+            ("start", None),
+            (" /start", None),
+            ("/größe", None),
+        ] {
+            let update = update(&format!(r#""message":{{"text":"{text}"}}"#));
+            let found = update
+                .command()
+                .map(|found| (found.name, found.bot, found.args));
+            assert_eq!(found, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn only_new_text_is_a_command() {
+        for content in [
+            r#""edited_message":{"text":"/start"}"#,
+            r#""callback_query":{"data":"/start"}"#,
+            r#""message":{"caption":"/start"}"#,
+        ] {
+            assert_eq!(update(content).command(), None, "{content}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_known_is_tolerated() {
+        for content in [
+            r#""teleport_request":{"text":{},"date":"soon","x":[null]}"#,
+            r#""teleport_request":7"#,
+            r#""subscription":{"id":7}"#,
+            r#""message":{"new_field":{"deep":[1,2]}}"#,
+        ] {
+            assert_eq!(update(content).text(), None, "{content}");
+        }
+        let bare = Update::from_json(r#"{"update_id":5}"#).unwrap();
+        assert_eq!(bare.kind().as_str(), "");
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused_with_a_name_and_without_its_content() {
+        for content in [
+            r#""message":null"#,
+            r#""message":"secret""#,
+            r#""message":{"text":7}"#,
+            r#""message":{"date":"secret"}"#,
+            r#""message":{"text":"\ud83d"}"#,
+            r#""message":{"message_id":1e300}"#,
+        ] {
+            let raw = format!(r#"{{"update_id":5,{content}}}"#);
+            let error = Update::from_json(raw.clone()).unwrap_err();
+            let bytes = raw.len();
+            assert_eq!(
+                error.to_string(),
+                format!("update 5 cannot be decoded (message, {bytes} bytes)")
+            );
+            assert!(error.source().is_some());
+            assert_eq!(error.id(), Some(5));
+        }
+        let long = format!(
+            r#"{{"update_id":5,"message":{{"date":"{}"}}}}"#,
+            "é".repeat(5_000)
+        );
+        let error = Update::from_json(long).unwrap_err();
+        let source = error.source().unwrap().to_string();
+        assert!(source.len() < 220 && source.contains("column"), "{source}");
+        for raw in ["", "7", "{}", r#"{"update_id":"5"}"#, r#"{"update_id":5}x"#] {
+            let error = Update::from_json(raw).unwrap_err();
+            assert!(error.to_string().contains("cannot be decoded"), "{error}");
+        }
+    }
+
+    #[test]
+    fn any_model_can_be_decoded_on_demand() {
+        #[derive(Deserialize)]
+        struct Whole {
+            update_id: i64,
+            message: Message,
+        }
+
+        #[derive(Deserialize)]
+        struct Message {
+            sticker: String,
+        }
+
+        let update = update(r#""message":{"sticker":"cat"}"#);
+        let whole: Whole = update.json().unwrap();
+        assert_eq!(
+            (whole.update_id, whole.message.sticker.as_str()),
+            (5, "cat")
+        );
+        assert!(update.json::<Vec<u8>>().is_err());
+    }
+}

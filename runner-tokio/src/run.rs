@@ -1,0 +1,190 @@
+//! A bot and nothing else: [`run`], [`run_with`] and [`serve`].
+
+use std::{sync::Arc, time::Duration};
+
+use runner_core::{Bot, GetUpdates, Report, RunError, RunnerHandle, UpdateConsumer};
+use tokio::runtime::{Builder, Handle};
+
+use crate::{Tokio, signals::signals};
+
+/// Runs `bot` until Ctrl-C or SIGTERM, on a multi-threaded tokio runtime made for it.
+///
+/// Blocks. The first signal stops gracefully: no update is fetched any more, those at hand are
+/// handled to their end and confirmed. The second one cancels what is left. Either way the report
+/// comes back, and says what was abandoned.
+///
+/// For a `fn main` without tokio; in an `async fn main`, await [`serve`].
+///
+/// ```
+/// # use std::{convert::Infallible, time::Duration};
+/// # use runner_core::{BoxError, GetUpdates, Key, UpdatesRequest, SupplyError};
+/// # /// Stands for an API that refuses the token.
+/// # struct Api;
+/// # impl GetUpdates for Api {
+/// #     type Raw = u8;
+/// #     type Update = u8;
+/// #     type Error = SupplyError;
+/// #     async fn get_updates(&mut self, _: &UpdatesRequest) -> Result<Vec<u8>, SupplyError> {
+/// #         Err(SupplyError::Fatal("401".into()))
+/// #     }
+/// #     async fn delete_webhook(&mut self, _: bool) -> Result<(), SupplyError> { Ok(()) }
+/// #     fn update_id(raw: &u8) -> i64 { i64::from(*raw) }
+/// #     fn default_key(_: &u8) -> Option<Key> { None }
+/// #     fn decode(raw: Delivery<u8>) -> Result<Delivery<u8>, BoxError> { Ok(raw) }
+/// # }
+/// # let api = Api;
+/// use runner_core::{Bot, Delivery};
+///
+/// let bot = Bot::for_each(api, async |update: Delivery<u8>| println!("{update:?}"));
+/// match runner_tokio::run(bot) {
+///     Ok(report) => println!("{report}"),
+///     Err(error) => eprintln!("{error}"),
+/// }
+/// ```
+///
+/// # After the end
+///
+/// The runtime is shut down: tasks that handlers have spawned are dropped, and waited for for at most
+/// a second. Signals stay caught, so Ctrl-C no longer ends the process by itself; this cannot be
+/// undone.
+///
+/// # Errors
+///
+/// [`RunError`] for every end that was not asked for; [`RunError::Setup`] if threads or signal
+/// handlers cannot be had.
+///
+/// # Panics
+///
+/// In the context of a tokio runtime, which this would block. Await [`serve`] there, or call
+/// `Handle::current().block_on(serve(bot))` in a `spawn_blocking`.
+#[track_caller]
+pub fn run<G, C>(bot: Bot<G, C>) -> Result<Report<G::Raw>, RunError<G::Raw>>
+where
+    G: GetUpdates,
+    C: UpdateConsumer<G::Update>,
+{
+    run_with(bot, drop)
+}
+
+/// As [`run`], and gives `started` a handle to the runner before the first fetch: to look inside,
+/// pause, or stop it by other means than a signal.
+///
+/// ```no_run
+/// # use runner_core::{Bot, Delivery, GetUpdates, UpdateConsumer};
+/// # fn example<G: GetUpdates, C: UpdateConsumer<G::Update>>(bot: Bot<G, C>) {
+/// let report = runner_tokio::run_with(bot, |handle| {
+///     std::thread::spawn(move || {
+///         // serve `handle.health()` and `handle.stats()` …
+///     });
+/// });
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As [`run`].
+///
+/// # Panics
+///
+/// As [`run`].
+#[track_caller]
+pub fn run_with<G, C>(
+    bot: Bot<G, C>,
+    started: impl FnOnce(RunnerHandle<G::Raw>),
+) -> Result<Report<G::Raw>, RunError<G::Raw>>
+where
+    G: GetUpdates,
+    C: UpdateConsumer<G::Update>,
+{
+    assert!(
+        Handle::try_current().is_err(),
+        "runner_tokio::run makes a tokio runtime and blocks, but a tokio runtime is here already: \
+         use `runner_tokio::serve(bot).await` instead"
+    );
+    let runtime = Builder::new_multi_thread()
+        .thread_name("runner-tokio")
+        .enable_all()
+        .build()
+        .map_err(|error| RunError::setup("start the threads of the runtime", error))?;
+    let result = runtime.block_on(drive(bot, started));
+    // Not merely dropped: that would wait for a handler that blocks its thread for ever.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    result
+}
+
+/// Runs `bot` until Ctrl-C or SIGTERM, on the tokio runtime that exists already.
+///
+/// The same as [`run`] otherwise. Signals stay caught afterwards.
+///
+/// To stop a bot by other means, look inside it or keep signals out of it, start it yourself:
+///
+/// ```
+/// # use std::convert::Infallible;
+/// # use runner_core::{BoxError, Delivery, GetUpdates, Key, UpdatesRequest};
+/// # #[derive(Default)]
+/// # struct Api;
+/// # impl GetUpdates for Api {
+/// #     type Raw = u8;
+/// #     type Update = u8;
+/// #     type Error = Infallible;
+/// #     async fn get_updates(&mut self, _: &UpdatesRequest) -> Result<Vec<u8>, Infallible> {
+/// #         std::future::pending().await
+/// #     }
+/// #     async fn delete_webhook(&mut self, _: bool) -> Result<(), Infallible> { Ok(()) }
+/// #     fn update_id(raw: &u8) -> i64 { i64::from(*raw) }
+/// #     fn default_key(_: &u8) -> Option<Key> { None }
+/// #     fn decode(raw: Delivery<u8>) -> Result<Delivery<u8>, BoxError> { Ok(raw) }
+/// # }
+/// # let api = Api;
+/// # tokio::runtime::Runtime::new().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use runner_core::Bot;
+/// use runner_tokio::Tokio;
+///
+/// let bot = Bot::for_each(api, async |update: Delivery<u8>| println!("{update:?}"));
+/// let handle = bot.into_runner(Arc::new(Tokio::current())).start();
+/// println!("{:?}", handle.health());
+/// let report = handle.stop().await.expect("nothing failed");
+/// println!("{report}");
+/// # });
+/// ```
+///
+/// # Errors
+///
+/// [`RunError`] for every end that was not asked for; [`RunError::Setup`] if signal handlers cannot
+/// be had.
+///
+/// # Panics
+///
+/// Outside of a tokio runtime, and in one that was built without timers or I/O (`enable_all`).
+///
+/// # Cancel safety
+///
+/// Dropping the future cancels the run: handlers are dropped and nothing is confirmed, so that
+/// updates may be delivered again.
+pub async fn serve<G, C>(bot: Bot<G, C>) -> Result<Report<G::Raw>, RunError<G::Raw>>
+where
+    G: GetUpdates,
+    C: UpdateConsumer<G::Update>,
+{
+    drive(bot, drop).await
+}
+
+async fn drive<G, C>(
+    bot: Bot<G, C>,
+    started: impl FnOnce(RunnerHandle<G::Raw>),
+) -> Result<Report<G::Raw>, RunError<G::Raw>>
+where
+    G: GetUpdates,
+    C: UpdateConsumer<G::Update>,
+{
+    let runtime = Arc::new(Tokio::current());
+    // Before the first fetch, so that no update is at risk when this fails.
+    let stops = signals().map_err(|error| RunError::setup("listen for signals", error))?;
+    let mut runner = bot.into_runner(runtime);
+    started(runner.handle());
+    runner.run_until(stops).await
+}
+
+/// How long tasks that are none of the runner's may take to be dropped.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,0 +1,52 @@
+//! A bot compiles no runtime but its own.
+
+use std::{collections::BTreeSet, process::Command};
+
+/// The crates that a bot with these features of `runner`, beside the default ones, is built of.
+fn crates_of_a_bot_with(features: &str) -> BTreeSet<String> {
+    let tree = Command::new(env!("CARGO"))
+        // Whatever compiled this test has fetched all that is needed.
+        .args(["tree", "--offline", "--package", "runner", "--features", features])
+        .args(["--edges", "normal", "--prefix", "none", "--format", "{p}"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&tree.stderr);
+    assert!(tree.status.success(), "cargo tree failed: {errors}");
+    let lines = String::from_utf8(tree.stdout).unwrap();
+    let names = lines.lines().filter_map(|line| line.split(' ').next());
+    names.map(str::to_owned).collect()
+}
+
+const TOKIO: [&str; 2] = ["tokio", "runner-tokio"];
+const SMOL: [&str; 4] = ["async-executor", "async-io", "async-signal", "runner-smol"];
+
+fn assert_parts(features: &str, with: &[&str], without: &[&str]) {
+    let crates = crates_of_a_bot_with(features);
+    for name in with {
+        assert!(
+            crates.contains(*name),
+            "{features}: no {name} in {crates:?}"
+        );
+    }
+    for name in without {
+        assert!(!crates.contains(*name), "{features}: {name} in {crates:?}");
+    }
+    // The default features are those of a bot that talks to Telegram.
+    assert!(crates.contains("ureq"), "{features}: {crates:?}");
+}
+
+#[test]
+fn a_bot_on_smol_is_built_without_tokio() {
+    assert_parts("smol", &SMOL, &TOKIO);
+}
+
+#[test]
+fn a_bot_on_tokio_is_built_without_smol() {
+    assert_parts("tokio", &TOKIO, &SMOL);
+}
+
+#[test]
+fn a_bot_on_a_runtime_of_its_own_is_built_without_both() {
+    assert_parts("default", &[], &[&TOKIO[..], &SMOL[..]].concat());
+}
