@@ -361,11 +361,18 @@ mod warnings {
                     assert!(said[0].contains(part), "{said:?}");
                 }
                 // While one goes and one comes, it is no news.
-                sim.advance(30 * SECOND);
-                assert_eq!(handle.stats().counters.supplied, 39);
+                sim.advance(31 * SECOND);
+                for _ in 0..5 {
+                    sim.advance(SECOND);
+                    assert_eq!(handle.stats().waiting, 7);
+                    script.push(Step::Batch(vec![]));
+                    script.push(Step::Batch(vec![1]));
+                    sim.advance(MS);
+                    assert_eq!(handle.stats().waiting, 8);
+                }
                 // When all of them are gone, and as many come again, it is.
                 sim.advance(30 * SECOND);
-                assert_eq!(handle.stats().counters.finished, 40);
+                assert_eq!(handle.stats().counters.finished, 45);
                 assert_eq!(warnings.0.lock().unwrap().len(), 1);
                 script.push(Step::Batch(vec![1; 40]));
                 sim.advance(SECOND);
