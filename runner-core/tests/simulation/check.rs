@@ -7,6 +7,7 @@ use runner_core::{
 };
 
 use crate::{
+    coverage::Seen,
     oracle::{Ending, Event, Oracle, State},
     world::Item,
 };
@@ -32,6 +33,11 @@ impl Oracle {
             abandoned: report.abandoned.len(),
         });
         self.check_kind(result, cut);
+        if cut == Cut::No {
+            for _ in report.abandoned.iter().filter(|it| it.unresponsive) {
+                self.coverage.add(Seen::HandlerUnresponsive);
+            }
+        }
         self.check_abandoned(report);
         self.check_counters(report);
         self.check_close(report, cut);
@@ -181,7 +187,9 @@ impl Oracle {
         }
         let answer = self.run.close_answer.filter(|_| !gone);
         let expected = answer.map_or(Confirmation::Failed, |closing| closing.confirmation);
-        self.require(report.confirmation == expected, || {
+        // One that never began has nothing to confirm.
+        let never = gone && self.run.arrived == 0 && report.confirmation == Confirmation::NotNeeded;
+        self.require(report.confirmation == expected || never, || {
             format!("{:?} instead of {expected:?}", report.confirmation)
         });
     }

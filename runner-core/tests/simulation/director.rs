@@ -27,7 +27,7 @@ use crate::{
     policy::Policy,
     server::{Bot, Server},
     supplier::Supplier,
-    world::{Item, World, keys},
+    world::{Item, Weather, World, keys},
 };
 
 type Handle = RunnerHandle<Item>;
@@ -53,9 +53,6 @@ enum Finish {
 
 /// Everyone who waits for the end of a run notes when and how it came.
 type Ends = Arc<Mutex<Vec<(Duration, Outcome)>>>;
-
-/// The handle that the actions at random moments use, while there is one.
-type Shared = Arc<Mutex<Option<Handle>>>;
 
 /// Longer than anything takes that is at work and ends by itself.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -90,7 +87,7 @@ pub(crate) async fn direct(world: &Arc<World>) {
     } else {
         Driver::Driven(Some(Box::new(runner)))
     };
-    let shared = Arc::new(Mutex::new(Some(handle.clone())));
+    world.set_handle(Some(handle.clone()));
     let handle = Some(handle);
     for round in 0..dice.between(1, 3) {
         let Some(known) = handle.clone() else {
@@ -136,12 +133,12 @@ pub(crate) async fn direct(world: &Arc<World>) {
             wait(world, &ends, known.stopped(), None);
         }
         wait(world, &ends, known.task(), Some(dice.ms(0, 200)));
-        let horizon = match dice.chance(80) {
+        let horizon = match world.config.weather == Weather::Haunted || dice.chance(50) {
             true => dice.ms(5_000, 60_000),
             false => dice.ms(0, 800),
         };
         for _ in 0..dice.between(0, 10) {
-            act_later(world, &shared, &mut dice, horizon);
+            act_later(world, &mut dice, horizon);
         }
         world.sim.sleep(horizon).await;
         refuse_start(world, &known, &driver);
@@ -160,7 +157,7 @@ pub(crate) async fn direct(world: &Arc<World>) {
                 world.seen(Seen::DropHandles);
                 drop(known);
                 drop(handle);
-                *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                world.set_handle(None);
                 world.sim.sleep(dice.ms(0, 500)).await;
                 world.oracle().check_progress();
                 shut_down(world, &driver, stopped);
@@ -170,7 +167,7 @@ pub(crate) async fn direct(world: &Arc<World>) {
             Finish::ShutDown => {
                 drop(known);
                 drop(handle);
-                *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                world.set_handle(None);
                 shut_down(world, &driver, stopped);
                 let_go((ends, cut, driver));
                 return;
@@ -194,7 +191,7 @@ pub(crate) async fn direct(world: &Arc<World>) {
         // Then the runner alone keeps the report, and must be able to let go of it.
         let_go((result, ends, stopped));
     }
-    *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    world.set_handle(None);
     let_go((handle, driver));
 }
 
@@ -354,7 +351,7 @@ async fn stop(world: &World, handle: &Handle, dice: &mut Dice, limit: Option<Dur
     }
 }
 
-fn request(world: &World, handle: &Handle, limit: Option<Duration>) -> Stopped<Item> {
+pub(crate) fn request(world: &World, handle: &Handle, limit: Option<Duration>) -> Stopped<Item> {
     world.seen(if limit.is_some() {
         Seen::StopWithin
     } else {
@@ -394,7 +391,7 @@ fn shut_down(world: &World, driver: &Driver, mut stopped: Stopped<Item>) {
 }
 
 /// Does one thing to the runner at a random moment.
-fn act_later(world: &Arc<World>, shared: &Shared, dice: &mut Dice, horizon: Duration) {
+fn act_later(world: &Arc<World>, dice: &mut Dice, horizon: Duration) {
     #[derive(Clone, Copy)]
     enum Act {
         Look,
@@ -410,14 +407,10 @@ fn act_later(world: &Arc<World>, shared: &Shared, dice: &mut Dice, horizon: Dura
     ]);
     let at = dice.ms(0, horizon.as_millis() as u64);
     let mut dice = Dice::new(dice.next(), &[]);
-    let (world, shared) = (Arc::clone(world), Arc::clone(shared));
+    let world = Arc::clone(world);
     world.sim.clone().spawn(Box::pin(async move {
         world.sim.sleep(at).await;
-        let handle = || {
-            let shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.clone()
-        };
-        let Some(known) = handle() else {
+        let Some(known) = world.handle() else {
             return;
         };
         match act {
@@ -428,7 +421,7 @@ fn act_later(world: &Arc<World>, shared: &Shared, dice: &mut Dice, horizon: Dura
                 known.pause();
                 drop(known);
                 world.sim.sleep(dice.ms(0, 200)).await;
-                if let Some(known) = handle() {
+                if let Some(known) = world.handle() {
                     world.seen(Seen::Resume);
                     world.oracle().pause(false);
                     known.resume();

@@ -350,7 +350,9 @@ impl Oracle {
         self.event(Event::Cut);
         self.run.over = true;
         // What the supplier is told first by the next run.
-        let prefix = self.settled_prefix();
+        // A handler that was given up may have ended since the supplier was told the first time.
+        let told = self.run.closes.first().map(|told| (*told, *told));
+        let prefix = told.unwrap_or_else(|| self.settled_prefix());
         self.run.unclosed.get_or_insert(prefix);
         self.call = Call {
             ended_at: self.now(),
@@ -465,8 +467,16 @@ impl Oracle {
         self.event(Event::CallFailed(trouble));
         self.coverage.add(trouble.seen());
         let now = self.now();
+        let fatal = self.feed.failed(trouble, now);
+        match trouble {
+            Trouble::Poller if fatal => self.coverage.add(Seen::SupplyTooManyConflicts),
+            Trouble::Transient | Trouble::Timeout if fatal => {
+                self.coverage.add(Seen::SupplyGivenUp);
+            }
+            _ => {}
+        }
         self.call = Call {
-            fatal: self.feed.failed(trouble, now),
+            fatal,
             ended_at: now,
             ..Call::default()
         };

@@ -7,7 +7,7 @@ use runner_core::{Closing, Confirmation, Conflict, RuntimeExt, SupplyError, Upda
 use crate::{
     coverage::Seen,
     dice::Dice,
-    world::{Config, Item, World, planned_panic},
+    world::{Config, Item, Weather, World, planned_panic},
 };
 
 /// Supplies the updates of a world in order, then empty batches.
@@ -218,6 +218,11 @@ impl UpdateSupplier for Supplier {
 }
 
 fn draw(dice: &mut Dice, config: &Config) -> Fault {
+    match config.weather {
+        Weather::Haunted if dice.chance(800) => return Fault::Poller,
+        Weather::Stormy if dice.chance(800) => return Fault::Transient,
+        _ => {}
+    }
     if !dice.chance(config.badness) {
         return Fault::None;
     }
