@@ -72,9 +72,14 @@ fn setups() -> impl Strategy<Value = Setup> {
         1 => Just(Mode::Sequential),
         1 => Just(Mode::Batch),
     ];
-    let detach = prop_oneof![2 => Just(None), 1 => (1_usize..4).prop_map(Some)];
+    let detach = prop::option::of(1_usize..3);
     (
-        (modes, 1_usize..5, 1_usize..4, prop::option::of(0_u64..50)),
+        (
+            modes,
+            1_usize..5,
+            1_usize..4,
+            prop::option::weighted(0.8, 0_u64..50),
+        ),
         (detach, 1_usize..8, prop::option::of(1_usize..4), 0_usize..8),
     )
         .prop_map(|((mode, concurrency, workers, timeout), rest)| Setup {
@@ -109,7 +114,7 @@ fn ops() -> impl Strategy<Value = Op> {
         20 => index().prop_map(Op::Poll),
         60 => (index(), ends).prop_map(|(index, end)| Op::End(index, end)),
         5 => index().prop_map(Op::Decide),
-        10 => (index(), 0_u64..80).prop_map(|(index, by)| Op::Extend(index, by)),
+        20 => (index(), 0_u64..80).prop_map(|(index, by)| Op::Extend(index, by)),
         20 => (0_u64..40).prop_map(Op::Pass),
         // As long as a policy may take.
         1 => Just(Op::Pass(30_000)),
@@ -742,7 +747,7 @@ impl Bench {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn behaves_like_the_model(
