@@ -15,6 +15,9 @@ use crate::{Smol, runtime::default_threads, signals::signals};
 /// handled to their end and confirmed. The second one cancels what is left. Either way the report
 /// comes back, and says what was abandoned.
 ///
+/// Handlers run on the threads of the executor. Fetching and signals have this one to themselves, so
+/// that handlers which block their threads delay each other, but never these.
+///
 /// For a `fn main` without smol; in async code, await [`serve`] or [`serve_on`].
 ///
 /// ```

@@ -1,8 +1,13 @@
 //! A bot and nothing else: [`run`], [`run_with`] and [`serve`].
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use runner_core::{Bot, GetUpdates, Report, RunError, RunnerHandle, UpdateConsumer};
+use runner_core::{
+    Bot, BoxFuture, GetUpdates, Report, RunError, RunnerHandle, Runtime, UpdateConsumer,
+};
 use tokio::runtime::{Builder, Handle};
 
 use crate::{Tokio, signals::signals};
@@ -12,6 +17,10 @@ use crate::{Tokio, signals::signals};
 /// Blocks. The first signal stops gracefully: no update is fetched any more, those at hand are
 /// handled to their end and confirmed. The second one cancels what is left. Either way the report
 /// comes back, and says what was abandoned.
+///
+/// Handlers run on as many threads as the machine can run at once. Fetching, timeouts and signals have
+/// this one to themselves, so that handlers which block their threads delay each other, but never
+/// these.
 ///
 /// For a `fn main` without tokio; in an `async fn main`, await [`serve`].
 ///
@@ -101,14 +110,19 @@ where
         "runner_tokio::run makes a tokio runtime and blocks, but a tokio runtime is here already: \
          use `runner_tokio::serve(bot).await` instead"
     );
-    let runtime = Builder::new_multi_thread()
-        .thread_name("runner-tokio")
-        .enable_all()
-        .build()
-        .map_err(|error| RunError::setup("start the threads of the runtime", error))?;
-    let result = runtime.block_on(drive(bot, started));
+    let refused = |error| RunError::setup("start the threads of the runtime", error);
+    let mut threads = Builder::new_multi_thread();
+    let threads = threads.thread_name("runner-tokio").enable_all();
+    let threads = threads.build().map_err(refused)?;
+    let here = Builder::new_current_thread().enable_all().build();
+    let here = here.map_err(refused)?;
+    let apart = Apart {
+        handlers: Tokio::new(threads.handle().clone()),
+        here: Tokio::new(here.handle().clone()),
+    };
+    let result = here.block_on(on(apart, bot, started));
     // Not merely dropped: that would wait for a handler that blocks its thread for ever.
-    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    threads.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
 }
 
@@ -167,10 +181,11 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
-    drive(bot, drop).await
+    on(Tokio::current(), bot, drop).await
 }
 
-async fn drive<G, C>(
+async fn on<G, C>(
+    runtime: impl Runtime,
     bot: Bot<G, C>,
     started: impl FnOnce(RunnerHandle<G::Raw>),
 ) -> Result<Report<G::Raw>, RunError<G::Raw>>
@@ -178,12 +193,36 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
-    let runtime = Arc::new(Tokio::current());
     // Before the first fetch, so that no update is at risk when this fails.
     let stops = signals().map_err(|error| RunError::setup("listen for signals", error))?;
-    let mut runner = bot.into_runner(runtime);
+    let mut runner = bot.into_runner(Arc::new(runtime));
     started(runner.handle());
     runner.run_until(stops).await
+}
+
+/// Handlers on the threads of one runtime, all else on a thread that only waits.
+///
+/// tokio has no thread of its own for timers, sockets and signals. If handlers blocked all threads
+/// that look after them, nothing would be fetched, nothing would time out, and Ctrl-C would not be
+/// heard.
+#[derive(Debug)]
+struct Apart {
+    handlers: Tokio,
+    here: Tokio,
+}
+
+impl Runtime for Apart {
+    fn spawn(&self, task: BoxFuture<'static>) {
+        self.handlers.spawn(task);
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static> {
+        self.here.sleep_until(deadline)
+    }
+
+    fn now(&self) -> Instant {
+        self.here.now()
+    }
 }
 
 /// How long tasks that are none of the runner's may take to be dropped.

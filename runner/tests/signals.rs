@@ -8,6 +8,7 @@ use std::{
     convert::Infallible,
     env,
     io::{self, BufRead, BufReader, Write},
+    ops::RangeInclusive,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
@@ -74,8 +75,38 @@ fn ends_at_once_at_the_second_signal(entry: &str) {
     bot.expect_success();
 }
 
+#[test]
+fn handlers_that_block_every_thread_cannot_keep_the_process() {
+    let count = thread::available_parallelism().unwrap().get();
+    let lost: Vec<_> = (1..=count).map(|id| (id, true, Fate::Lost)).collect();
+    for entry in ["tokio::run", "smol::run"] {
+        let bot = ChildBot::start_with(entry, Handlers::Block, count);
+        bot.signal("INT");
+        bot.expect("stopping");
+        bot.signal("INT");
+        bot.expect(&format!(
+            "supplied {count}, finished 0, abandoned {lost:?}, confirmed None"
+        ));
+        bot.expect_success();
+    }
+}
+
 /// Names the entry point that the child calls, and tells it that it is one.
 const ENTRY: &str = "RUNNER_SIGNAL_TEST_ENTRY";
+
+/// How many updates the child gets.
+const COUNT: &str = "RUNNER_SIGNAL_TEST_COUNT";
+
+/// What the handlers of the child do.
+const HANDLERS: &str = "RUNNER_SIGNAL_TEST_HANDLERS";
+
+#[derive(Clone, Copy, Debug)]
+enum Handlers {
+    /// Wait for a line from the parent.
+    Wait,
+    /// Never let go of their threads.
+    Block,
+}
 
 /// The bot. The tests above start this one in a process of its own.
 #[test]
@@ -92,24 +123,31 @@ fn child() {
             finish.send(()).unwrap();
         }
     });
+    let blocks = env::var(HANDLERS).unwrap() == format!("{:?}", Handlers::Block);
+    let count = env::var(COUNT).unwrap().parse().unwrap();
     let finished = Mutex::new(Some(finished));
-    let bot = Bot::for_each(
-        OneUpdate { supplied: false },
-        move |update: Delivery<i64>| {
-            let finished = finished.lock().unwrap().take().unwrap();
-            async move {
-                say("handling");
+    let bot = Bot::for_each(OneBatch(1..=count), move |update: Delivery<i64>| {
+        let finished = finished.lock().unwrap().take();
+        async move {
+            say("handling");
+            // One of them, and not on a thread that may be blocked.
+            if *update == 1 {
                 thread::spawn(move || {
                     while !update.is_stopping() {
                         thread::sleep(Duration::from_millis(1));
                     }
                     say("stopping");
                 });
-                finished.await.unwrap();
-                say("handled");
             }
-        },
-    );
+            if blocks {
+                loop {
+                    thread::park();
+                }
+            }
+            finished.unwrap().await.unwrap();
+            say("handled");
+        }
+    });
     let result = match &*entry {
         "tokio::run" => runner::tokio::run(bot),
         "tokio::serve" => {
@@ -158,12 +196,10 @@ fn say(text: &str) {
     stdout.flush().unwrap();
 }
 
-/// An API that has one update, then none, and answers short polls at once.
-struct OneUpdate {
-    supplied: bool,
-}
+/// An API that has one batch of updates, then none, and answers short polls at once.
+struct OneBatch(RangeInclusive<i64>);
 
-impl GetUpdates for OneUpdate {
+impl GetUpdates for OneBatch {
     type Raw = i64;
     type Update = i64;
     type Error = Infallible;
@@ -172,12 +208,11 @@ impl GetUpdates for OneUpdate {
         if request.timeout.is_zero() {
             return Ok(Vec::new());
         }
-        if self.supplied {
+        if self.0.is_empty() {
             say("polling");
             std::future::pending::<()>().await;
         }
-        self.supplied = true;
-        Ok(vec![1])
+        Ok(self.0.by_ref().collect())
     }
 
     async fn delete_webhook(&mut self, _: bool) -> Result<(), Infallible> {
@@ -205,11 +240,17 @@ struct ChildBot {
 }
 
 impl ChildBot {
-    /// Starts it and waits until it handles its update and polls for the next one.
     fn start(entry: &str) -> Self {
+        Self::start_with(entry, Handlers::Wait, 1)
+    }
+
+    /// Starts it and waits until it handles all its updates and polls for more.
+    fn start_with(entry: &str, handlers: Handlers, count: usize) -> Self {
         let mut process = Command::new(env::current_exe().unwrap())
             .args(["--exact", "child", "--nocapture"])
             .env(ENTRY, entry)
+            .env(HANDLERS, format!("{handlers:?}"))
+            .env(COUNT, count.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -228,9 +269,10 @@ impl ChildBot {
             process,
             said,
         };
-        let mut said = [bot.next(), bot.next()];
+        let mut said: Vec<_> = (0..=count).map(|_| bot.next()).collect();
         said.sort();
-        assert_eq!(said, ["handling", "polling"]);
+        assert_eq!(said.pop().as_deref(), Some("polling"));
+        assert!(said.iter().all(|line| line == "handling"), "{said:?}");
         bot
     }
 

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::queue::{Cancel, Clock, Effects, NONE, Queue, State, Timeout};
+use super::{
+    node::{Cancel, Clock, NONE, State},
+    queue::{Effects, Queue, Timeout},
+};
 use crate::{ticket::Ticket, trace::warn};
 
 impl<U> Queue<U> {

@@ -4,10 +4,15 @@
 //! held across an await, a call of user code, a spawn or a wake-up.
 
 mod decay;
+mod end;
 mod latency;
+mod node;
 mod options;
 mod order;
+mod outcome;
 mod queue;
+#[cfg(test)]
+mod queue_model;
 mod snapshot;
 mod waiters;
 mod worker;
@@ -27,7 +32,7 @@ use std::{
 pub use self::{
     latency::LatencySummary,
     options::{OnTimeout, SinkOptions},
-    queue::Counters,
+    outcome::Counters,
     snapshot::{InFlight, Progress},
 };
 use self::{
@@ -36,7 +41,7 @@ use self::{
     worker::Duty,
 };
 pub(crate) use self::{
-    queue::{Fault, Unsettled},
+    outcome::{Fault, Unsettled},
     snapshot::Gauges,
     waiters::{WaiterId, Waiters},
 };

@@ -26,8 +26,10 @@ use slab::Slab;
 use super::{
     decay::far_future,
     latency::Latencies,
+    node::{Cancel, Clock, NONE, Node, State},
     options::{MAX_BATCH, Mode, OnTimeout, SinkOptions},
-    order::{Chain, KeyOrder, SPARE},
+    order::{KeyOrder, SPARE},
+    outcome::{Counters, Ending, Fault, Outcome, Unsettled},
     waiters::Waiters,
 };
 use crate::{Cause, Delivery, delivery::Share, ticket::Ticket};
@@ -37,9 +39,9 @@ pub(crate) struct Queue<U> {
     pub(super) nodes: Slab<Node<U>>,
     pub(super) order: KeyOrder,
     /// Free to start, first come first served.
-    ready: VecDeque<u32>,
+    pub(super) ready: VecDeque<u32>,
     /// Free to start once more: before all others, in the order in which they became due.
-    again: VecDeque<u32>,
+    pub(super) again: VecDeque<u32>,
     /// First and last of the running updates by deadline; see `decay.rs`.
     pub(super) oldest: u32,
     pub(super) newest: u32,
@@ -55,7 +57,7 @@ pub(crate) struct Queue<U> {
     pub(super) waiting: usize,
     pub(super) detached: usize,
     /// Tasks that have the duty to start updates.
-    hungry: usize,
+    pub(super) hungry: usize,
     pub(super) counters: Counters,
     /// Attempts that were started.
     pub(super) claims: u64,
@@ -80,64 +82,6 @@ pub(super) struct Limits {
     workers: usize,
 }
 
-/// One held update.
-pub(super) struct Node<U> {
-    pub(super) share: Share<U>,
-    pub(super) seq: u64,
-    pub(super) arrived: Instant,
-    pub(super) deadline: Option<Instant>,
-    pub(super) waker: Option<Waker>,
-    /// Set if it must not be handled but goes to the policy at once. Stays set: without its keys it
-    /// would overtake others at a later attempt as well.
-    preset: Option<Box<Cause>>,
-    pub(super) chain: Chain,
-    predecessors: u32,
-    /// Neighbours by deadline.
-    pub(super) previous: u32,
-    pub(super) next: u32,
-    pub(super) attempt: NonZeroU32,
-    pub(super) state: State,
-    pub(super) cancel: Option<Cancel>,
-    pub(super) clock: Clock,
-    /// The policy is being asked.
-    pub(super) deciding: bool,
-    pended: bool,
-    /// Its one attempt after `stop` has been granted.
-    last_chance: bool,
-    /// Listed as abandoned although its handler has not ended.
-    pub(super) reported: bool,
-}
-
-/// Where a held update is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Waiting,
-    Ready,
-    Running,
-    Retrying,
-    Detached,
-}
-
-/// Which timer a running update is subject to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Clock {
-    /// Not started.
-    Off,
-    /// In the list of all that share the timeout.
-    Listed,
-    /// In the set of moved deadlines.
-    Moved,
-    /// It has run out, and the handler goes on.
-    Expired,
-}
-
-/// Why a running handler must be dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cancel {
-    Timeout,
-    Abandon,
-}
-
 /// What the queue still accepts and starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -148,13 +92,6 @@ pub(crate) enum Phase {
     Halted,
     /// What runs is told to end.
     Closed,
-}
-
-/// Why the queue halted by itself.
-#[derive(Clone, Debug)]
-pub(crate) enum Fault {
-    Policy { cause: Cause },
-    RuntimeGone,
 }
 
 /// What a waiting task wants to be woken for.
@@ -172,70 +109,11 @@ pub(crate) enum Interest {
     Fault,
 }
 
-/// How the updates of a run ended, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Updates that the supplier returned.
-    pub supplied: u64,
-    /// Updates whose handler returned without an error, in time or not.
-    pub finished: u64,
-    /// Updates given up after an error.
-    pub failed: u64,
-    /// Updates given up after a panic.
-    pub panicked: u64,
-    /// Updates given up after a timeout.
-    pub timed_out: u64,
-    /// Updates given up because they could not be decoded.
-    pub undecodable: u64,
-    /// Updates given up because too many waited for the same key.
-    pub overflowed: u64,
-    /// Updates that were neither finished nor given up before the run ended.
-    pub abandoned: u64,
-    /// Attempts that were followed by another one. Not a kind of ending.
-    pub retried: u64,
-    /// Handlers that went on after their timeout without a slot. Not a kind of ending.
-    pub detached: u64,
-}
-
-impl Counters {
-    /// Updates that ended in one way or another.
-    #[must_use]
-    pub fn settled(&self) -> u64 {
-        self.finished
-            + self.failed
-            + self.panicked
-            + self.timed_out
-            + self.undecodable
-            + self.overflowed
-            + self.abandoned
-    }
-}
-
-/// An update that was neither finished nor given up, as the queue hands it out.
-pub(crate) struct Unsettled<U> {
-    pub(crate) share: Share<U>,
-    pub(crate) seq: u64,
-    pub(crate) attempt: NonZeroU32,
-    pub(crate) started: bool,
-    pub(crate) unresponsive: bool,
-}
-
 /// An update to be handled now.
 pub(crate) struct Job<U> {
     pub(crate) ticket: Ticket,
     pub(crate) delivery: Delivery<U>,
     pub(crate) preset: Option<Box<Cause>>,
-}
-
-/// How one attempt ended.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    Done,
-    GivenUp(Ending),
-    Retry { after: Duration },
-    Stop { cause: Cause },
-    Abandoned,
 }
 
 /// What must be done outside of the lock.
@@ -266,8 +144,6 @@ pub(crate) enum Arrival<'a> {
     Keys(&'a [u64]),
     Refused(Cause),
 }
-
-pub(super) const NONE: u32 = u32::MAX;
 
 /// In a sequential sink every update has this key and no other.
 const TOTAL_ORDER: [u64; 1] = [0];
@@ -529,78 +405,6 @@ impl<U> Queue<U> {
         (job, effects)
     }
 
-    /// A task was dropped before it ended: its runtime is gone, and so are all other tasks.
-    pub(crate) fn worker_lost(&mut self, ticket: Option<Ticket>, hungry: bool) -> Effects<U> {
-        let mut effects = Effects::default();
-        if hungry {
-            self.hungry -= 1;
-        }
-        effects.fault = self.halt(Fault::RuntimeGone);
-        self.phase = Phase::Closed;
-        if let Some(ticket) = ticket {
-            self.stop_clock(ticket.index);
-            match self.nodes[ticket.index as usize].state {
-                State::Detached => self.detached -= 1,
-                _ => self.running -= 1,
-            }
-            let arrived = self.nodes[ticket.index as usize].arrived;
-            self.release(ticket, Ending::Abandoned, || arrived, &mut effects);
-        }
-        self.wake_satisfied(&mut effects.wakers);
-        effects
-    }
-
-    /// Stops intake. What is held still starts; what waits for a retry is tried at once.
-    pub(crate) fn stop(&mut self) -> Effects<U> {
-        let mut effects = Effects::default();
-        if self.phase == Phase::Open {
-            self.phase = Phase::Stopping;
-            let mut tickets: Vec<Ticket> = std::mem::take(&mut self.retries)
-                .into_iter()
-                .map(|(_, ticket)| ticket)
-                .collect();
-            tickets.sort_unstable();
-            for ticket in tickets {
-                self.nodes[ticket.index as usize].last_chance = true;
-                self.retry_now(ticket);
-            }
-            effects.recruits = self.recruit();
-        }
-        self.wake_satisfied(&mut effects.wakers);
-        effects
-    }
-
-    /// Abandons all that has not started, and tells all that runs to end.
-    pub(crate) fn abandon(&mut self) -> Effects<U> {
-        let mut effects = Effects::default();
-        self.abandon_unstarted();
-        self.phase = Phase::Closed;
-        // A time-out from now on would only turn the end into a question to the policy.
-        self.stop_all_clocks();
-        for (_, node) in &mut self.nodes {
-            node.cancel = Some(Cancel::Abandon);
-            effects.wakers.extend(node.waker.take());
-        }
-        self.wake_satisfied(&mut effects.wakers);
-        effects
-    }
-
-    /// Lists every update whose handler has still not ended as abandoned, and forgets about it.
-    pub(crate) fn give_up(&mut self) {
-        for (_, node) in &mut self.nodes {
-            if !std::mem::replace(&mut node.reported, true) {
-                self.counters.abandoned += 1;
-                self.abandoned.push(Unsettled {
-                    share: node.share.clone(),
-                    seq: node.seq,
-                    attempt: node.attempt,
-                    started: node.was_handled(true),
-                    unresponsive: true,
-                });
-            }
-        }
-    }
-
     /// Changes how many updates may be in flight. Cancels nothing.
     pub(crate) fn set_concurrency(&mut self, concurrency: NonZeroUsize) -> Effects<U> {
         let mut effects = Effects::default();
@@ -706,7 +510,7 @@ impl<U> Queue<U> {
     }
 
     /// Frees the keys of an update that ended, counts it, and forgets it.
-    fn release(
+    pub(super) fn release(
         &mut self,
         ticket: Ticket,
         ending: Ending,
@@ -808,54 +612,6 @@ impl<U> Queue<U> {
         self.nodes[ticket.index as usize].state = State::Ready;
         self.again.push_back(ticket.index);
     }
-
-    /// Nothing starts any more. The first reason counts; a later one is returned.
-    fn halt(&mut self, fault: Fault) -> Option<Fault> {
-        let mut fault = Some(fault);
-        if self.fault.is_none() {
-            self.fault = fault.take();
-        }
-        if matches!(self.phase, Phase::Open | Phase::Stopping) {
-            self.phase = Phase::Halted;
-        }
-        self.abandon_unstarted();
-        fault
-    }
-
-    /// Lists every update that has not been started, or waits for a retry, as abandoned.
-    fn abandon_unstarted(&mut self) {
-        self.ready.clear();
-        self.again.clear();
-        self.retries.clear();
-        self.waiting = 0;
-        // The order is of no further use: nothing starts after this.
-        self.order = KeyOrder::new(false);
-        for index in 0..self.nodes.capacity() {
-            let Some(node) = self.nodes.get_mut(index) else {
-                continue;
-            };
-            node.chain = Chain::EMPTY;
-            if matches!(node.state, State::Waiting | State::Ready | State::Retrying) {
-                let node = self.nodes.remove(index);
-                let started = node.was_handled(false);
-                self.counters.abandoned += 1;
-                self.abandoned.push(Unsettled {
-                    share: node.share,
-                    seq: node.seq,
-                    attempt: node.attempt,
-                    started,
-                    unresponsive: false,
-                });
-            }
-        }
-    }
-}
-
-impl<U> Node<U> {
-    /// Whether a handler has seen it: in an earlier attempt, or in this one if that has begun.
-    fn was_handled(&self, begun: bool) -> bool {
-        self.preset.is_none() && (begun || self.attempt > NonZeroU32::MIN)
-    }
 }
 
 /// Whose clock it is that starts.
@@ -870,30 +626,6 @@ pub(crate) enum Timeout {
 /// How long a policy may take. Long enough to store an update elsewhere, short enough not to hold a
 /// slot and a chat for ever.
 const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// In which counter an update ends up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
-    Finished,
-    Failed,
-    Panicked,
-    TimedOut,
-    Undecodable,
-    Overflowed,
-    Abandoned,
-}
-
-impl From<&Cause> for Ending {
-    fn from(cause: &Cause) -> Self {
-        match cause {
-            Cause::Error(_) => Self::Failed,
-            Cause::Panic(_) => Self::Panicked,
-            Cause::Timeout => Self::TimedOut,
-            Cause::Undecodable(_) => Self::Undecodable,
-            Cause::Overflow => Self::Overflowed,
-        }
-    }
-}
 
 /// One in so many updates whose handler never waited is measured.
 const SAMPLE: u64 = 8;

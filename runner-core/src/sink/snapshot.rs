@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Counters, LatencySummary, Sink,
-    queue::{Cancel, Node, State},
+    node::{Cancel, Node, State},
 };
 use crate::{
     Delivery, Key,

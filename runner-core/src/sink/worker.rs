@@ -14,7 +14,9 @@ use std::{
 
 use super::{
     Sink,
-    queue::{Cancel, Ending, Job, Outcome, Timeout},
+    node::Cancel,
+    outcome::{Ending, Outcome},
+    queue::{Job, Timeout},
 };
 use crate::{
     Cause, Delivery, Failure, UpdateConsumer, Verdict,

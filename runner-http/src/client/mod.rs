@@ -39,7 +39,8 @@ pub use self::ureq::{UreqClient, UreqOptions};
 /// # Cancel safety
 ///
 /// Dropping the future ends the request within 50 ms: the connection is closed, and neither a
-/// thread nor a place in a pool is held any longer.
+/// thread nor a place in a pool is held any longer. What a client cannot cut, such as a name
+/// look-up, its documentation names; [`Limits::connect`] bounds it.
 pub trait HttpClient: fmt::Debug + Send + Sync + 'static {
     /// Sends one POST with a JSON body and reads the whole answer.
     ///

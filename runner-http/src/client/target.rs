@@ -69,6 +69,11 @@ impl Target {
     }
 }
 
+/// What of `text` a header can hold.
+pub(super) fn header_text(text: &str) -> String {
+    text.chars().filter(|c| matches!(c, ' '..='~')).collect()
+}
+
 /// What an error says, as text: its fields may hold more than it says.
 struct Cause(String);
 

@@ -14,7 +14,10 @@ use self::{
     connect::Connector,
     exchange::{Failure, Link},
 };
-use super::{HttpClient, HttpError, HttpRequest, HttpResponse, Lane, target::Target};
+use super::{
+    HttpClient, HttpError, HttpRequest, HttpResponse, Lane,
+    target::{Target, header_text},
+};
 
 /// An [`HttpClient`] on `hyper`, for bots that send a lot: a call costs no thread.
 ///
@@ -48,10 +51,12 @@ pub struct HyperClient {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct HyperOptions {
-    /// What the client calls itself. Default: this crate and its version.
+    /// What the client calls itself, in printable ASCII: the rest is left out. Default: this crate
+    /// and its version.
     pub user_agent: String,
     /// The certificates trusted as roots, in DER, instead of those of Mozilla: for a Bot API server
-    /// of your own. Default: none, so those of Mozilla are used.
+    /// of your own. One that cannot be parsed is not trusted. Default: none, so those of Mozilla
+    /// are used.
     pub root_certificates: Vec<Vec<u8>>,
 }
 
@@ -93,7 +98,7 @@ impl HyperClient {
         Self {
             shared: Arc::new(Shared {
                 connector: Connector::new(&options.root_certificates),
-                user_agent: options.user_agent,
+                user_agent: header_text(&options.user_agent),
                 polls: Mutex::default(),
                 calls: Mutex::default(),
             }),

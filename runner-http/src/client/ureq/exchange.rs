@@ -14,7 +14,8 @@ use ureq::{
 
 use super::UreqOptions;
 use crate::client::{
-    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits, target::Target,
+    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits,
+    target::{Target, header_text},
 };
 
 /// Sets the deadlines of ureq, none of which is set by default. A macro, because its builders for
@@ -53,7 +54,7 @@ impl Settings {
             RootCerts::new_with_certs(&roots)
         };
         Self {
-            user_agent: options.user_agent,
+            user_agent: header_text(&options.user_agent),
             tls: TlsConfig::builder().root_certs(roots).build(),
         }
     }

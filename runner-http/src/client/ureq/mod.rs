@@ -56,10 +56,12 @@ pub struct UreqOptions {
     /// How many calls run at a time, each on a thread. Default: 16, which at 50 ms a call sends
     /// 320 messages a second, ten times what the Bot API allows.
     pub threads: NonZeroUsize,
-    /// What the client calls itself. Default: this crate and its version.
+    /// What the client calls itself, in printable ASCII: the rest is left out. Default: this crate
+    /// and its version.
     pub user_agent: String,
     /// The certificates trusted as roots, in DER, instead of those of Mozilla: for a Bot API server
-    /// of your own. Default: none, so those of Mozilla are used.
+    /// of your own. One that cannot be parsed is not trusted. Default: none, so those of Mozilla
+    /// are used.
     pub root_certificates: Vec<Vec<u8>>,
 }
 

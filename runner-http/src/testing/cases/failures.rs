@@ -271,4 +271,4 @@ fn secure(peer: &Peer) -> String {
 const LIMIT: Duration = Duration::from_millis(200);
 
 /// For a machine that is busy with other things.
-const SLACK: Duration = Duration::from_secs(3);
+const SLACK: Duration = Duration::from_secs(2);

@@ -1,0 +1,115 @@
+//! Where `run` and `serve` may be called.
+
+use std::{convert::Infallible, future::pending, panic::catch_unwind, sync::Arc};
+
+use futures::channel::{mpsc, oneshot};
+use runner_core::{
+    Bot, BoxError, Delivery, GetUpdates, Key, RunError, Runtime, SupplyError, UpdateConsumer,
+    UpdatesRequest,
+};
+use runner_tokio::{Tokio, run, serve};
+use tokio::runtime::{Builder, Handle};
+
+/// An API that has some updates, then none; or refuses from the beginning.
+struct Api {
+    updates: Vec<i64>,
+    refuses: bool,
+}
+
+impl GetUpdates for Api {
+    type Raw = i64;
+    type Update = i64;
+    type Error = SupplyError;
+
+    async fn get_updates(&mut self, _: &UpdatesRequest) -> Result<Vec<i64>, SupplyError> {
+        if self.refuses {
+            return Err(SupplyError::Fatal("no such bot".into()));
+        }
+        match std::mem::take(&mut self.updates) {
+            updates if updates.is_empty() => pending().await,
+            updates => Ok(updates),
+        }
+    }
+
+    async fn delete_webhook(&mut self, _: bool) -> Result<(), SupplyError> {
+        Ok(())
+    }
+
+    fn update_id(raw: &i64) -> i64 {
+        *raw
+    }
+
+    fn default_key(_: &i64) -> Option<Key> {
+        None
+    }
+
+    fn decode(raw: Delivery<i64>) -> Result<Delivery<i64>, BoxError> {
+        Ok(raw)
+    }
+}
+
+fn refused() -> Bot<Api, impl UpdateConsumer<i64>> {
+    let api = Api {
+        updates: Vec::new(),
+        refuses: true,
+    };
+    Bot::for_each(api, async |_: Delivery<i64>| {})
+}
+
+#[test]
+fn run_needs_no_runtime_around_it() {
+    let result = run(refused());
+    assert!(matches!(result, Err(RunError::Supply { .. })), "{result:?}");
+}
+
+#[tokio::test]
+async fn run_within_a_runtime_says_what_to_call_instead() {
+    let panic = catch_unwind(|| run(refused())).unwrap_err();
+    let text = panic.downcast_ref::<&str>().unwrap();
+    assert!(text.contains("`runner_tokio::serve(bot).await`"), "{text}");
+}
+
+#[tokio::test]
+async fn serve_runs_where_it_is_awaited() {
+    let result = serve(refused()).await;
+    assert!(matches!(result, Err(RunError::Supply { .. })), "{result:?}");
+    // On a blocking thread, too.
+    let handle = Handle::current();
+    let blocking = tokio::task::spawn_blocking(move || handle.block_on(serve(refused())));
+    let result = blocking.await.unwrap();
+    assert!(matches!(result, Err(RunError::Supply { .. })), "{result:?}");
+}
+
+#[tokio::test]
+async fn a_dropped_serve_drops_its_handlers() {
+    let api = Api {
+        updates: vec![1],
+        refuses: false,
+    };
+    let (hold, held) = oneshot::channel::<Infallible>();
+    let hold = Arc::new(std::sync::Mutex::new(Some(hold)));
+    let (begin, mut begun) = mpsc::unbounded();
+    let bot = Bot::for_each(api, move |_: Delivery<i64>| {
+        let hold = hold.lock().unwrap().take();
+        begin.unbounded_send(()).unwrap();
+        async move {
+            let _hold = hold;
+            pending::<()>().await;
+        }
+    });
+    let serving = tokio::spawn(serve(bot));
+    begun.recv().await.unwrap();
+    serving.abort();
+    assert!(serving.await.unwrap_err().is_cancelled());
+    assert!(held.await.is_err(), "the handler lives on");
+}
+
+#[test]
+fn a_runtime_without_timers_is_told_at_the_first_sleep() {
+    let runtime = Builder::new_current_thread().build().unwrap();
+    let tokio = Tokio::new(runtime.handle().clone());
+    let in_an_hour = tokio.now() + std::time::Duration::from_secs(3600);
+    let panic = catch_unwind(|| runtime.block_on(tokio.sleep_until(in_an_hour))).unwrap_err();
+    let text = panic.downcast_ref::<String>().unwrap();
+    assert!(text.contains("enable_time"), "{text}");
+}
