@@ -263,12 +263,13 @@ impl Oracle {
         self.require(told == settled, || format!("{told} settled, not {settled}"));
     }
 
-    /// A stop with a limit ends in time.
-    pub(crate) fn check_end(&mut self, ended: Duration) {
+    /// A stop with a limit ends in time, for everyone who has waited `since` then.
+    pub(crate) fn check_end(&mut self, since: Duration, ended: Duration) {
         if let Some(deadline) = self.run.deadline {
-            self.require(ended <= deadline + Duration::from_secs(1), || {
-                format!("a stop by {deadline:?} ended at {ended:?}")
-            });
+            self.require(
+                ended <= since.max(deadline + Duration::from_secs(1)),
+                || format!("a stop by {deadline:?} ended at {ended:?}"),
+            );
         }
     }
 }

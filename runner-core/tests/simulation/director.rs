@@ -238,6 +238,7 @@ fn drive(
 fn wait(world: &Arc<World>, ends: &Ends, stopped: Stopped<Item>, patience: Option<Duration>) {
     let (sim, ends) = (world.sim.clone(), Arc::clone(ends));
     let world = Arc::clone(world);
+    let since = sim.elapsed();
     world.sim.clone().spawn(Box::pin(async move {
         let result = match patience {
             None => Some(stopped.await),
@@ -247,7 +248,7 @@ fn wait(world: &Arc<World>, ends: &Ends, stopped: Stopped<Item>, patience: Optio
             None => world.seen(Seen::DropWaiter),
             Some(result) => {
                 let now = sim.elapsed();
-                world.oracle().check_end(now);
+                world.oracle().check_end(since, now);
                 let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
                 ends.push((now, result));
             }

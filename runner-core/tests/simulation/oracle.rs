@@ -135,6 +135,7 @@ pub(crate) struct Run {
     pub(crate) arrived: usize,
     pub(crate) begun: bool,
     pub(crate) stopping: bool,
+    stopped_at: Option<Duration>,
     pub(crate) deadline: Option<Duration>,
     /// The policy ended it.
     pub(crate) halted: bool,
@@ -299,6 +300,7 @@ impl Oracle {
             return;
         }
         self.run.stopping = true;
+        self.run.stopped_at = Some(at);
         for nr in &self.held {
             let entry = &mut self.entries[*nr];
             if let State::Pending { due: Some(due) } = entry.state {
@@ -658,6 +660,20 @@ impl Oracle {
         self.require(stopping || due.is_none_or(|due| due <= now), || {
             format!("update {nr} was to be tried again at {due:?}")
         });
+        if due.is_none() {
+            // Who is tried again comes first.
+            let hastened = self.run.stopped_at.is_some_and(|at| at < now);
+            let passed = self.held.iter().copied().find(|nr| {
+                let waits = match self.entries[*nr].state {
+                    State::Pending { due: Some(due) } => due < now || hastened,
+                    _ => false,
+                };
+                waits && !self.may_be_failed(*nr)
+            });
+            self.require(passed.is_none(), || {
+                format!("update {nr} started before {passed:?} was tried again")
+            });
+        }
         let (slots, limit) = (self.slots(), self.concurrency);
         self.require(slots <= limit, || {
             format!("{slots} in flight, the limit is {limit}")
