@@ -135,13 +135,14 @@ pub(crate) struct Run {
     pub(crate) arrived: usize,
     pub(crate) begun: bool,
     pub(crate) stopping: bool,
+    stopped_at: Option<Duration>,
     pub(crate) deadline: Option<Duration>,
     /// The policy ended it.
     pub(crate) halted: bool,
     pub(crate) over: bool,
     pub(crate) closes: Vec<usize>,
     /// What the supplier has to be told before anything else.
-    pub(crate) unclosed: Option<usize>,
+    pub(crate) unclosed: Option<(usize, usize)>,
     pub(crate) close_answer: Option<Closing>,
     retries: u64,
 }
@@ -299,6 +300,7 @@ impl Oracle {
             return;
         }
         self.run.stopping = true;
+        self.run.stopped_at = Some(at);
         for nr in &self.held {
             let entry = &mut self.entries[*nr];
             if let State::Pending { due: Some(due) } = entry.state {
@@ -350,7 +352,9 @@ impl Oracle {
         self.event(Event::Cut);
         self.run.over = true;
         // What the supplier is told first by the next run.
-        let prefix = self.settled_prefix();
+        // A handler that was given up may have ended since the supplier was told the first time.
+        let told = self.run.closes.first().map(|told| (*told, *told));
+        let prefix = told.unwrap_or_else(|| self.settled_prefix());
         self.run.unclosed.get_or_insert(prefix);
         self.call = Call {
             ended_at: self.now(),
@@ -427,6 +431,12 @@ impl Oracle {
 
     /// Supplies the next update: its number.
     pub(crate) fn supply(&mut self, id: u64) -> usize {
+        let again = self.entries[self.run.first..]
+            .iter()
+            .any(|entry| entry.id == id);
+        self.require(!(self.config.fetched && again), || {
+            format!("update id {id} was fetched twice in one run")
+        });
         self.entries.push(Entry {
             id,
             run: self.run.number,
@@ -459,8 +469,16 @@ impl Oracle {
         self.event(Event::CallFailed(trouble));
         self.coverage.add(trouble.seen());
         let now = self.now();
+        let fatal = self.feed.failed(trouble, now);
+        match trouble {
+            Trouble::Poller if fatal => self.coverage.add(Seen::SupplyTooManyConflicts),
+            Trouble::Transient | Trouble::Timeout if fatal => {
+                self.coverage.add(Seen::SupplyGivenUp);
+            }
+            _ => {}
+        }
         self.call = Call {
-            fatal: self.feed.failed(trouble, now),
+            fatal,
             ended_at: now,
             ..Call::default()
         };
@@ -489,16 +507,18 @@ impl Oracle {
         self.call.closing = true;
         if let Some(unclosed) = self.run.unclosed {
             self.coverage.add(Seen::CloseAfterCutShort);
-            self.require(prefix == unclosed, || {
-                format!("the run that was cut short had settled {unclosed}, not {prefix}")
+            let fits = (unclosed.0..=unclosed.1).contains(&prefix);
+            self.require(fits, || {
+                format!("the run that was cut short had settled {unclosed:?}, not {prefix}")
             });
             return;
         }
         self.require(!self.run.over, || "closed without a run".to_owned());
         self.run.closes.push(prefix);
         let settled = self.settled_prefix();
-        self.require(prefix == settled, || {
-            format!("closed at {prefix}, but {settled} are settled without a gap")
+        let fits = (settled.0..=settled.1).contains(&prefix);
+        self.require(fits, || {
+            format!("closed at {prefix}, but {settled:?} are settled without a gap")
         });
     }
 
@@ -515,11 +535,34 @@ impl Oracle {
         }
     }
 
-    pub(crate) fn settled_prefix(&self) -> usize {
-        self.entries[self.run.first..]
+    /// The server has forgotten an update.
+    pub(crate) fn forgotten(&mut self, id: u64) {
+        self.coverage.add(Seen::ServerForgets);
+        let mut known = self
+            .entries
             .iter()
-            .take_while(|entry| matches!(entry.state, State::Done(_)))
-            .count()
+            .filter(|entry| entry.id == id)
+            .peekable();
+        let supplied = known.peek().is_some();
+        let settled = known.any(|entry| matches!(entry.state, State::Done(_)));
+        self.require(supplied, || {
+            format!("update id {id} is lost: it was never supplied")
+        });
+        let sure = self.config.mode != Mode::Concurrent;
+        self.require(!sure || settled, || {
+            format!("update id {id} is lost: it was not settled when the next batch was fetched")
+        });
+    }
+
+    /// How many are settled without a gap: at least, and at most.
+    fn settled_prefix(&self) -> (usize, usize) {
+        let first = self.run.first;
+        let settled = |nr: &usize| matches!(self.entries[*nr].state, State::Done(_));
+        let least = (first..self.entries.len()).take_while(settled).count();
+        let most = (first..self.entries.len())
+            .take_while(|nr| settled(nr) || self.may_be_failed(*nr))
+            .count();
+        (least, most)
     }
 
     // The way of one update.
@@ -601,6 +644,10 @@ impl Oracle {
         };
         let stopping = self.run.stopping;
         let entry = &mut self.entries[nr];
+        if entry.last_chance == LastChance::Maybe && entry.after_stop > 0 {
+            // So the attempt before was not its last one.
+            entry.last_chance = LastChance::Yes;
+        }
         entry.attempts += 1;
         entry.after_stop += u32::from(stopping);
         let (expected, after_stop) = (entry.attempts, entry.after_stop);
@@ -613,6 +660,20 @@ impl Oracle {
         self.require(stopping || due.is_none_or(|due| due <= now), || {
             format!("update {nr} was to be tried again at {due:?}")
         });
+        if due.is_none() {
+            // Who is tried again comes first.
+            let hastened = self.run.stopped_at.is_some_and(|at| at < now);
+            let passed = self.held.iter().copied().find(|nr| {
+                let waits = match self.entries[*nr].state {
+                    State::Pending { due: Some(due) } => due < now || hastened,
+                    _ => false,
+                };
+                waits && !self.may_be_failed(*nr)
+            });
+            self.require(passed.is_none(), || {
+                format!("update {nr} started before {passed:?} was tried again")
+            });
+        }
         let (slots, limit) = (self.slots(), self.concurrency);
         self.require(slots <= limit, || {
             format!("{slots} in flight, the limit is {limit}")
@@ -727,9 +788,9 @@ impl Oracle {
     pub(crate) fn extend(&mut self, nr: usize, by: Duration, granted: bool) {
         self.event(Event::Extend(nr, granted));
         let now = self.now();
-        let closed = self.is_closed();
+        let cancelled = self.is_cancelled();
         let entry = &mut self.entries[nr];
-        if closed || self.config.timeout.is_none() {
+        if cancelled || self.config.timeout.is_none() {
             return;
         }
         let until = now + by;
@@ -760,7 +821,7 @@ impl Oracle {
     pub(crate) fn deadline(&self, nr: usize) -> Option<Option<Duration>> {
         let clock = &self.entries[nr].clock;
         let certain = clock.pended
-            && !self.is_closed()
+            && !self.is_cancelled()
             && clock.deadline.is_none_or(|deadline| self.now() < deadline);
         certain.then_some(clock.deadline)
     }
