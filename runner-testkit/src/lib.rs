@@ -1,1 +1,29 @@
-//! A local Bot API server with faults, scripted suppliers and recording consumers.
+//! A Bot API server on loopback, for tests, demos and benchmarks of bots and of Bot API clients.
+//!
+//! [`LocalServer`] speaks plain HTTP on a port that the system chooses, keeps the rules of the real
+//! server (`tdlib/telegram-bot-api`), records what is called, and goes wrong on request
+//! ([`FaultPlan`]). It has threads of its own, so it serves bots on any runtime, or in any language:
+//! all of it can be used over HTTP as well, see [`control`].
+
+pub mod control;
+
+mod connection;
+mod fault;
+mod http;
+mod kinds;
+mod methods;
+mod params;
+mod poll;
+mod queue;
+mod record;
+mod route;
+mod server;
+mod shared;
+mod traffic;
+mod wire;
+
+pub use fault::{Fault, FaultPlan, FaultRule, Stage};
+pub use params::{File, Params};
+pub use record::{Call, Connections, Poll, PollAnswer, Snapshot};
+pub use server::{LocalServer, LocalServerBuilder};
+pub use traffic::{Traffic, TrafficUpdate};

@@ -1,0 +1,529 @@
+//! A Bot API server on loopback: [`LocalServer`].
+//!
+//! What a client may ask is in `methods`, `poll` and `queue`; here is what a test or a demo does with
+//! the server: start it, feed it, watch it, break it.
+
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use socket2::{Domain, SockRef, Socket, Type};
+
+use crate::{
+    connection,
+    fault::{FaultPlan, FaultRule},
+    poll::{CONFLICT_SET_WEBHOOK, Polling},
+    queue::Queue,
+    record::{Call, Connections, Poll, Snapshot},
+    route::check_token,
+    shared::{Config, Connected, Shared},
+};
+
+/// How many connections may wait to be accepted, as at the real server.
+const BACKLOG: i32 = 8192;
+/// What the threads of connections get: they keep their buffers on the heap.
+const STACK: usize = 256 << 10;
+
+/// A Bot API server on loopback, with threads of its own and no runtime.
+///
+/// Point a client at [`url`](Self::url) with [`token`](Self::token), push updates, and wait for what
+/// the bot calls. The server keeps the rules of the real one: ids and offsets, waiting, conflicts,
+/// slowing down of polls that repeat themselves, lifetimes of updates.
+///
+/// Dropping it cuts all connections and ends all its threads before it returns.
+///
+/// ```
+/// use std::{io::{Read, Write}, net::TcpStream, time::Duration};
+/// use runner_testkit::LocalServer;
+///
+/// let server = LocalServer::start()?;
+/// server.push_message(7, 7, "hello");
+///
+/// // Any HTTP client will do; this is what one sends.
+/// let mut client = TcpStream::connect(server.address())?;
+/// let path = format!("/bot{}/sendMessage?chat_id=7&text=hi", server.token());
+/// write!(client, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+///
+/// let call = server
+///     .wait_for_call(|call| call.is("sendMessage"), Duration::from_secs(5))
+///     .expect("the bot has answered");
+/// assert_eq!(call.chat_id(), Some(7));
+/// assert_eq!(call.text(), Some("hi"));
+/// assert_eq!(server.pending(), 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct LocalServer {
+    shared: Arc<Shared>,
+    listener: Arc<TcpListener>,
+    url: String,
+    accepting: Option<JoinHandle<Vec<JoinHandle<()>>>>,
+}
+
+/// How a [`LocalServer`] begins; made by [`LocalServer::builder`].
+#[must_use = "the server is not started yet"]
+pub struct LocalServerBuilder {
+    token: String,
+    first_update_id: Option<i32>,
+    seed: u64,
+    faults: FaultPlan,
+    accepts_any: bool,
+    records: bool,
+}
+
+impl LocalServerBuilder {
+    /// The token of the bot. Default: a made-up one.
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// The id of the first update, from 1 to 1 999 999 998. Default: drawn from the seed, as the real
+    /// server draws one.
+    pub fn first_update_id(mut self, id: i32) -> Self {
+        self.first_update_id = Some(id.clamp(1, 1_999_999_998));
+        self
+    }
+
+    /// The seed of what is random about the server. Default: 0, so that two runs are the same.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
+    }
+
+    /// What goes wrong. Default: nothing.
+    pub fn faults(mut self, plan: FaultPlan) -> Self {
+        self.faults = plan;
+        self
+    }
+
+    /// Answers methods that the server does not implement with 404 `Not Found: method not found`.
+    /// Default: they are recorded and answered with `true`, so that any bot can be run.
+    pub fn known_methods_only(mut self) -> Self {
+        self.accepts_any = false;
+        self
+    }
+
+    /// Keeps no list of calls and polls, only their numbers. For long runs, in which the list would
+    /// grow for ever.
+    pub fn without_records(mut self) -> Self {
+        self.records = false;
+        self
+    }
+
+    /// Starts the server.
+    ///
+    /// # Errors
+    ///
+    /// The socket cannot be opened, the thread cannot be started, or the token is not shaped like
+    /// one.
+    pub fn start(self) -> io::Result<LocalServer> {
+        let bot_id = check_token(&self.token).map_err(|_refusal| {
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the token is not shaped like one",
+            )
+        })?;
+        // std offers no way to set the backlog, and 128 refuses a burst of clients.
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        socket.listen(BACKLOG)?;
+        let listener = Arc::new(TcpListener::from(socket));
+        let address = listener.local_addr()?;
+
+        let config = Config {
+            address,
+            token: self.token,
+            bot_id,
+            username: "local_runner_bot".into(),
+            accepts_any: self.accepts_any,
+            records: self.records,
+        };
+        let polling = Polling::new(Queue::new(self.first_update_id, self.seed));
+        let shared = Arc::new(Shared::new(config, polling, self.faults));
+        let accepting = thread::Builder::new()
+            .name("testkit-accept".into())
+            .spawn({
+                let shared = Arc::clone(&shared);
+                let listener = Arc::clone(&listener);
+                move || accept(&shared, &listener)
+            })?;
+        Ok(LocalServer {
+            shared,
+            listener,
+            url: format!("http://{address}"),
+            accepting: Some(accepting),
+        })
+    }
+}
+
+/// Accepts connections until the server ends; returns the threads that may still run.
+fn accept(shared: &Arc<Shared>, listener: &TcpListener) -> Vec<JoinHandle<()>> {
+    let mut threads: Vec<JoinHandle<()>> = Vec::new();
+    let mut reap_at = 64;
+    loop {
+        let accepted = listener.accept();
+        let mut state = shared.lock();
+        if state.is_stopping {
+            return threads;
+        }
+        let Ok((stream, _)) = accepted else {
+            // The client was gone, which is nothing, or there are no descriptors left, and then a pause
+            // is better than to try again as fast as possible.
+            drop(state);
+            thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        // Without it, every answer could wait for the acknowledgement of the one before.
+        let _refused = stream.set_nodelay(true);
+        state.opened += 1;
+        let id = state.opened;
+        let stream = Arc::new(stream);
+        let connected = Connected {
+            stream: Arc::clone(&stream),
+            is_hung_up: false,
+        };
+        state.connections.insert(id, connected);
+        shared.changed(&state);
+        drop(state);
+
+        let started = thread::Builder::new()
+            .name("testkit-connection".into())
+            .stack_size(STACK)
+            .spawn({
+                let shared = Arc::clone(shared);
+                move || connection::serve(&shared, stream, id)
+            });
+        match started {
+            Ok(thread) => threads.push(thread),
+            Err(_) => {
+                shared.lock().connections.remove(&id);
+            }
+        }
+        if threads.len() >= reap_at {
+            threads.retain(|thread| !thread.is_finished());
+            reap_at = (threads.len() * 2).max(64);
+        }
+    }
+}
+
+/// Starting, and what a client must know.
+impl LocalServer {
+    /// Starts a server with all defaults.
+    ///
+    /// # Errors
+    ///
+    /// The socket cannot be opened or the thread cannot be started.
+    pub fn start() -> io::Result<Self> {
+        Self::builder().start()
+    }
+
+    /// Prepares a server that is not the default one.
+    pub fn builder() -> LocalServerBuilder {
+        LocalServerBuilder {
+            token: "600700800:local-server-of-the-testkit-0".into(),
+            first_update_id: None,
+            seed: 0,
+            faults: FaultPlan::new(0),
+            accepts_any: true,
+            records: true,
+        }
+    }
+
+    /// The base URL, like `http://127.0.0.1:40123`: what stands before `/bot<token>/`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The address to connect to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.shared.config.address
+    }
+
+    /// The token of the bot.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.shared.config.token
+    }
+
+    /// The user id of the bot.
+    #[must_use]
+    pub fn bot_id(&self) -> i64 {
+        self.shared.config.bot_id
+    }
+}
+
+/// Feeding.
+///
+/// Every function returns the id that the update got, or `None` if it was dropped: because of
+/// `allowed_updates`, because its time is over, or because the queue is full.
+impl LocalServer {
+    /// Queues an update: `kind` is the name of its field, like `message`, and `body` what is in it.
+    #[expect(clippy::needless_pass_by_value, reason = "made by `json!` in place")]
+    pub fn push(&self, kind: &str, body: Value) -> Option<i64> {
+        self.push_raw(kind, &body.to_string())
+    }
+
+    /// Queues a text message. A positive chat is a private one, below −10¹² it is a supergroup, and in
+    /// between a group.
+    pub fn push_message(&self, chat_id: i64, user_id: i64, text: &str) -> Option<i64> {
+        self.shared.push_message(chat_id, user_id, text)
+    }
+
+    /// Queues an update as it is: `body` should be minified JSON, and whatever else it is, the client
+    /// gets it. What is not ASCII is escaped as the real server does.
+    pub fn push_raw(&self, kind: &str, body: &str) -> Option<i64> {
+        self.shared.push([(kind, body)])[0]
+    }
+
+    /// Queues several updates at one moment, each as by [`push_raw`](Self::push_raw), so that one
+    /// answer can have all of them.
+    pub fn push_batch<'a>(
+        &self,
+        updates: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Vec<Option<i64>> {
+        self.shared.push(updates)
+    }
+}
+
+/// Watching.
+impl LocalServer {
+    /// Everything that was called beside getUpdates, oldest first.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.shared.lock().calls.clone()
+    }
+
+    /// The calls of one method, oldest first.
+    #[must_use]
+    pub fn calls_of(&self, method: &str) -> Vec<Call> {
+        let state = self.shared.lock();
+        let calls = state.calls.iter().filter(|call| call.is(method));
+        calls.cloned().collect()
+    }
+
+    /// Every getUpdates, oldest first.
+    #[must_use]
+    pub fn polls(&self) -> Vec<Poll> {
+        self.shared.lock().polls.clone()
+    }
+
+    /// Waits for a call that matches, those included that were made before. `None` if none comes
+    /// within `timeout`.
+    ///
+    /// `matches` runs while the server stands still, so it must not use the server. The same holds for
+    /// every closure below.
+    pub fn wait_for_call(
+        &self,
+        mut matches: impl FnMut(&Call) -> bool,
+        timeout: Duration,
+    ) -> Option<Call> {
+        let mut seen = 0;
+        self.shared.watch(timeout, |state| {
+            let new = state.calls.get(seen..).unwrap_or_default();
+            seen = state.calls.len();
+            new.iter().find(|call| matches(call)).cloned()
+        })
+    }
+
+    /// Waits for a getUpdates that matches, as [`wait_for_call`](Self::wait_for_call) does for other
+    /// methods. It is looked at on arrival and once more when it is answered.
+    pub fn wait_for_poll(
+        &self,
+        mut matches: impl FnMut(&Poll) -> bool,
+        timeout: Duration,
+    ) -> Option<Poll> {
+        self.shared.watch(timeout, |state| {
+            state.polls.iter().find(|poll| matches(poll)).cloned()
+        })
+    }
+
+    /// Waits until the state of the server matches; false if it does not within `timeout`.
+    pub fn wait_until(
+        &self,
+        mut matches: impl FnMut(&Snapshot) -> bool,
+        timeout: Duration,
+    ) -> bool {
+        self.shared
+            .watch(timeout, |state| matches(&state.snapshot()).then_some(()))
+            .is_some()
+    }
+
+    /// The state of the server.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.lock().snapshot()
+    }
+
+    /// How many updates are queued: not confirmed, or expired and not yet read past.
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        self.snapshot().pending
+    }
+
+    /// The latest offset of a getUpdates that was valid and confirmed something: every update below it
+    /// is forgotten.
+    #[must_use]
+    pub fn confirmed_offset(&self) -> Option<i64> {
+        self.snapshot().confirmed_offset
+    }
+
+    /// How many connections were opened and how many are open.
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        self.snapshot().connections
+    }
+
+    /// How often each kind of fault has hit, by its [name](crate::Fault::name).
+    #[must_use]
+    pub fn fault_counts(&self) -> Vec<(&'static str, u64)> {
+        self.shared.lock().faults.counts().to_vec()
+    }
+
+    /// How often this kind of fault has hit.
+    #[must_use]
+    pub fn fault_count(&self, name: &str) -> u64 {
+        let state = self.shared.lock();
+        let counts = state.faults.counts();
+        let found = counts.iter().find(|(known, _)| *known == name);
+        found.map_or(0, |(_, count)| *count)
+    }
+
+    /// Forgets the recorded calls and polls; their numbers go on.
+    pub fn forget_records(&self) {
+        let mut state = self.shared.lock();
+        state.calls.clear();
+        state.polls.clear();
+        state.polls_forgotten = state.poll_count;
+    }
+}
+
+/// Breaking.
+impl LocalServer {
+    /// Replaces what goes wrong. The counters go on.
+    pub fn set_faults(&self, plan: FaultPlan) {
+        self.shared.lock().faults.replace(plan);
+    }
+
+    /// Adds something that goes wrong to what does already.
+    pub fn add_fault(&self, rule: FaultRule) {
+        self.shared.lock().faults.add(rule);
+    }
+
+    /// Answers a method with this result instead of what the server would say.
+    pub fn set_result(&self, method: &str, result: &Value) {
+        let json = crate::wire::ascii(&result.to_string()).into_owned();
+        let mut state = self.shared.lock();
+        state.results.insert(method.to_ascii_lowercase(), json);
+    }
+
+    /// Sets the webhook as another instance of the bot would: a getUpdates that waits ends with a 409,
+    /// and every later one is refused. An empty URL deletes it.
+    pub fn set_webhook(&self, url: &str) {
+        let mut state = self.shared.lock();
+        if !url.is_empty() {
+            let now = Instant::now();
+            state.polling.end_wait(CONFLICT_SET_WEBHOOK, now);
+        }
+        url.clone_into(&mut state.polling.webhook);
+        self.shared.wake();
+        self.shared.changed(&state);
+    }
+
+    /// Draws a new id for the next update, far below or above the present one, and drops what is
+    /// queued: what the documentation says may happen after a week without updates.
+    pub fn rerandomise_ids(&self, downwards: bool) {
+        let mut state = self.shared.lock();
+        state.polling.queue.rerandomise(downwards);
+        self.shared.changed(&state);
+    }
+
+    /// Refuses everything with 401 from now on, or no more, as after the token was revoked. A
+    /// getUpdates that waits is answered early.
+    pub fn revoke_token(&self, is_revoked: bool) {
+        let mut state = self.shared.lock();
+        state.is_revoked = is_revoked;
+        self.let_go(state, is_revoked);
+    }
+
+    /// Behaves as a server that is about to end: everything new is refused with 429, a getUpdates
+    /// that waits is answered early.
+    pub fn set_closing(&self, is_closing: bool) {
+        let mut state = self.shared.lock();
+        state.is_closing = is_closing;
+        self.let_go(state, is_closing);
+    }
+
+    /// Moves the calendar forward, so that updates expire. Waits and delays do not change.
+    pub fn advance_calendar(&self, span: Duration) {
+        let mut state = self.shared.lock();
+        let seconds = i64::try_from(span.as_secs()).unwrap_or(i64::MAX);
+        state.calendar_offset = state.calendar_offset.saturating_add(seconds);
+    }
+
+    /// Deletes expired updates, as the real server does every minute.
+    pub fn collect_expired(&self) {
+        let mut state = self.shared.lock();
+        let now = state.now();
+        state.polling.queue.collect(now.unix);
+        self.shared.changed(&state);
+    }
+
+    /// Cuts every connection, as a proxy that restarts does. New ones are accepted.
+    pub fn cut_connections(&self) {
+        for connected in self.shared.lock().connections.values() {
+            // It fails if the client was faster.
+            let _gone = connected.stream.shutdown(Shutdown::Both);
+        }
+    }
+
+    fn let_go(&self, mut state: std::sync::MutexGuard<'_, crate::shared::State>, is_over: bool) {
+        if is_over {
+            state.polling.release_wait(Instant::now());
+        }
+        self.shared.wake();
+        self.shared.changed(&state);
+    }
+}
+
+impl Drop for LocalServer {
+    fn drop(&mut self) {
+        self.shared.stop();
+        // Either of the two ends the accept: the first where the platform has it, the second elsewhere.
+        let _unsupported = SockRef::from(&*self.listener).shutdown(Shutdown::Both);
+        let _refused = TcpStream::connect(self.shared.config.address);
+        let threads = self.accepting.take().map(JoinHandle::join);
+        for thread in threads.and_then(Result::ok).unwrap_or_default() {
+            // A thread that panicked has told so on stderr.
+            let _panicked = thread.join();
+        }
+    }
+}
+
+impl fmt::Debug for LocalServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalServer")
+            .field("url", &self.url)
+            .field("state", &self.snapshot())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for LocalServerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The token may be a real one.
+        f.debug_struct("LocalServerBuilder")
+            .field("first_update_id", &self.first_update_id)
+            .field("seed", &self.seed)
+            .field("faults", &self.faults)
+            .field("accepts_any", &self.accepts_any)
+            .field("records", &self.records)
+            .finish_non_exhaustive()
+    }
+}
