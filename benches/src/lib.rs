@@ -1,1 +1,6 @@
-//! What a claim about speed rests on.
+//! What the benchmarks share: workloads, the hand-written loops they are compared with, and tables.
+
+pub mod baseline;
+pub mod runtime;
+pub mod table;
+pub mod workload;

@@ -19,6 +19,54 @@ use crate::{
 /// ([`GetUpdates::default_key`]); no timeout; a failing update is logged and given up; a long poll
 /// of 30 s, repeated for ever while the server cannot be reached.
 ///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use std::{convert::Infallible, sync::Arc, time::Duration};
+/// use runner_core::{
+///     Bot, BoxError, Delivery, GetUpdates, Key, UpdatesRequest, testing::SimRuntime,
+/// };
+///
+/// /// A server with three updates.
+/// struct Three;
+///
+/// impl GetUpdates for Three {
+///     type Raw = i64;
+///     type Update = i64;
+///     type Error = Infallible;
+///
+///     async fn get_updates(&mut self, request: &UpdatesRequest) -> Result<Vec<i64>, Infallible> {
+///         Ok((request.offset.unwrap_or(0)..3).collect())
+///     }
+///
+///     async fn delete_webhook(&mut self, _drop_pending_updates: bool) -> Result<(), Infallible> {
+///         Ok(())
+///     }
+///
+///     fn update_id(raw: &i64) -> i64 {
+///         *raw
+///     }
+///
+///     fn default_key(_raw: &i64) -> Option<Key> {
+///         None
+///     }
+///
+///     fn decode(raw: Delivery<i64>) -> Result<Delivery<i64>, BoxError> {
+///         Ok(raw)
+///     }
+/// }
+///
+/// let bot = Bot::for_each(Three, async |update: Delivery<i64>| {
+///     println!("update {}", *update);
+/// });
+///
+/// let sim = SimRuntime::new(1);
+/// let handle = bot.into_runner(Arc::new(sim.clone())).start();
+/// sim.advance(Duration::from_secs(5));
+/// let report = sim.block_on(handle.stop()).unwrap();
+/// assert_eq!(report.counters.finished, 3);
+/// # }
+/// ```
+///
 /// Updates are decoded in their own task. Keys and the policy therefore see them as they were
 /// fetched; one that cannot be decoded reaches the policy as
 /// [`Cause::Undecodable`](crate::Cause::Undecodable), and costs no other update.

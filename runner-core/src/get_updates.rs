@@ -22,6 +22,11 @@ pub trait GetUpdates: Send + 'static {
     type Update: Send + Sync + 'static;
 
     /// Failure of one call.
+    ///
+    /// What happens next follows from the [`SupplyError`] that it becomes. Decide by the status of
+    /// the answer: 401, 404 and other refusals are fatal; 429 asks to wait; 409 is a conflict, with
+    /// a webhook if the description says so, else with another poller; everything else, also what
+    /// cannot be understood, will pass.
     type Error: Into<SupplyError> + Send;
 
     /// Calls `getUpdates` once, without any retry of its own.

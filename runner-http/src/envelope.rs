@@ -80,7 +80,7 @@ fn refusal<R>(envelope: Envelope<'_, R>, response: &HttpResponse, token: &Token)
     }
     ApiError::Api {
         code,
-        description: token.redact(description),
+        description: one_line(&token.redact(description), MAX_DESCRIPTION),
         parameters,
     }
 }
@@ -114,6 +114,11 @@ fn excerpt(body: &[u8], token: &Token) -> String {
         let rest = text.len().saturating_sub(token.expose().len());
         text.truncate(text.floor_char_boundary(rest));
     }
+    one_line(&text, MAX)
+}
+
+/// At most `max` characters, without line breaks and control characters: fit for a log.
+fn one_line(text: &str, max: usize) -> String {
     let words = text.split(|c: char| c.is_whitespace() || c.is_control());
     let mut line = String::new();
     for word in words.filter(|word| !word.is_empty()) {
@@ -122,9 +127,12 @@ fn excerpt(body: &[u8], token: &Token) -> String {
         }
         line.push_str(word);
     }
-    if line.chars().count() > MAX {
-        line = line.chars().take(MAX).collect();
+    if let Some((end, _)) = line.char_indices().nth(max) {
+        line.truncate(end);
         line.push('…');
     }
     line
 }
+
+/// Longer than any that the Bot API sends.
+const MAX_DESCRIPTION: usize = 500;

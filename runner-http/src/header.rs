@@ -4,14 +4,7 @@
 //! unexpected still has a header. Looks at four levels at most; everything else is skipped without
 //! recursion, whatever its depth.
 
-use std::fmt;
-
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
-use serde_json::value::RawValue;
-
-use crate::UpdateKind;
+use crate::{UpdateKind, scan::Scanner};
 
 /// What the runner must know about an update before it is decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,13 +31,29 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
+    /// Scans one update; what cannot be read is left out.
     pub(crate) fn of(raw: &[u8]) -> Self {
         let mut scan = Self::default();
-        let mut json = serde_json::Deserializer::from_slice(raw);
-        // An error, such as half a surrogate pair in a name, ends the scan. What was found before
-        // it stays.
-        let _ = Lenient(UpdateVisitor(&mut scan)).deserialize(&mut json);
+        // Where the structure is lost the scan ends, and what was found before it stays.
+        let _ = scan.read(&mut Scanner::new(raw));
         scan
+    }
+
+    /// Scans one value of any type, and passes over it. `None` if its structure is lost.
+    pub(crate) fn read(&mut self, json: &mut Scanner<'_>) -> Option<()> {
+        json.fields(|json, name| match name {
+            b"update_id" => {
+                self.id = json.integer()?.filter(|id| IDS.contains(id));
+                Some(())
+            }
+            _ if self.kind.is_some() => json.skip(),
+            name => {
+                let kind = UpdateKind::from_name(&String::from_utf8_lossy(name));
+                let place = Place::of(&kind);
+                self.kind = Some(kind);
+                self.content(json, place)
+            }
+        })
     }
 
     pub(crate) fn into_header(self) -> Header {
@@ -54,227 +63,55 @@ impl Scan {
             user: self.user,
         }
     }
-}
 
-/// Visits an object; a value of any other type is skipped.
-trait Object<'de> {
-    fn object<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error>;
-}
-
-struct Lenient<O>(O);
-
-impl<'de, O: Object<'de>> DeserializeSeed<'de> for Lenient<O> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, O: Object<'de>> Visitor<'de> for Lenient<O> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<(), A::Error> {
-        self.0.object(map)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-struct UpdateVisitor<'a>(&'a mut Scan);
-
-impl<'de> Object<'de> for UpdateVisitor<'_> {
-    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let scan = self.0;
-        while let Some(name) = map.next_key::<Name>()? {
-            match name {
-                Name::UpdateId => scan.id = integer(&mut map)?.filter(|id| IDS.contains(id)),
-                Name::Kind(kind) if scan.kind.is_none() => {
-                    let place = match kind {
-                        UpdateKind::CallbackQuery => Place::Message,
-                        UpdateKind::BusinessConnection => Place::UserChat,
-                        _ => Place::Chat,
-                    };
-                    scan.kind = Some(kind);
-                    map.next_value_seed(Lenient(BodyVisitor { scan, place }))?;
-                }
-                Name::Kind(_) => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+    fn content(&mut self, json: &mut Scanner<'_>, place: Place) -> Option<()> {
+        json.fields(|json, name| match (name, place) {
+            (b"from" | b"user", _) => peer(json, &mut self.user),
+            (b"chat" | b"voter_chat", Place::Chat) => peer(json, &mut self.chat),
+            (b"message", Place::Message) => json.fields(|json, name| match name {
+                b"chat" => peer(json, &mut self.chat),
+                _ => json.skip(),
+            }),
+            (b"user_chat_id", Place::UserChat) => {
+                self.chat = json.integer()?;
+                Some(())
             }
-        }
-        Ok(())
+            _ => json.skip(),
+        })
     }
 }
 
-/// The object behind the kind.
-struct BodyVisitor<'a> {
-    scan: &'a mut Scan,
-    place: Place,
+/// The id of a chat or a user.
+fn peer(json: &mut Scanner<'_>, id: &mut Option<i64>) -> Option<()> {
+    json.fields(|json, name| match name {
+        b"id" => {
+            *id = json.integer()?;
+            Some(())
+        }
+        _ => json.skip(),
+    })
 }
 
 /// Where the chat is, in an update of some kind.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Place {
     /// In the object itself.
     Chat,
-    /// In the message inside.
+    /// In the message inside, whose sender is the bot.
     Message,
     /// The object has its id only. A request to join has that too, beside its chat.
     UserChat,
 }
 
-impl<'de> Object<'de> for BodyVisitor<'_> {
-    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let scan = self.scan;
-        while let Some(field) = map.next_key::<Field>()? {
-            match field {
-                Field::Chat => map.next_value_seed(Lenient(PeerVisitor(&mut scan.chat)))?,
-                Field::User => map.next_value_seed(Lenient(PeerVisitor(&mut scan.user)))?,
-                Field::Message if self.place == Place::Message => {
-                    map.next_value_seed(Lenient(MessageVisitor(&mut scan.chat)))?;
-                }
-                Field::UserChat if self.place == Place::UserChat => scan.chat = integer(&mut map)?,
-                Field::Message | Field::UserChat | Field::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
+impl Place {
+    fn of(kind: &UpdateKind) -> Self {
+        match kind {
+            UpdateKind::CallbackQuery => Self::Message,
+            UpdateKind::BusinessConnection => Self::UserChat,
+            _ => Self::Chat,
         }
-        Ok(())
     }
 }
-
-/// The message that a button belongs to: only its chat, for its sender is the bot.
-struct MessageVisitor<'a>(&'a mut Option<i64>);
-
-impl<'de> Object<'de> for MessageVisitor<'_> {
-    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(field) = map.next_key::<Field>()? {
-            if matches!(field, Field::Chat) {
-                map.next_value_seed(Lenient(PeerVisitor(self.0)))?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A chat or a user.
-struct PeerVisitor<'a>(&'a mut Option<i64>);
-
-impl<'de> Object<'de> for PeerVisitor<'_> {
-    fn object<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(field) = map.next_key::<PeerField>()? {
-            match field {
-                PeerField::Id => *self.0 = integer(&mut map)?,
-                PeerField::Other => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Reads a value of any type, and keeps it if it is an integer.
-///
-/// By its text, because with serde_json's `arbitrary_precision`, which any crate in the program
-/// may turn on, numbers come as maps.
-fn integer<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<i64>, A::Error> {
-    Ok(map.next_value::<&RawValue>()?.get().parse().ok())
-}
-
-macro_rules! names {
-    ($type:ty, $name:ident => $found:expr) => {
-        impl<'de> Deserialize<'de> for $type {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                struct NameVisitor;
-
-                impl Visitor<'_> for NameVisitor {
-                    type Value = $type;
-
-                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                        f.write_str("a name")
-                    }
-
-                    fn visit_str<E>(self, $name: &str) -> Result<$type, E> {
-                        Ok($found)
-                    }
-                }
-
-                deserializer.deserialize_identifier(NameVisitor)
-            }
-        }
-    };
-}
-
-enum Name {
-    UpdateId,
-    Kind(UpdateKind),
-}
-
-names!(Name, name => match name {
-    "update_id" => Name::UpdateId,
-    _ => Name::Kind(UpdateKind::from_name(name)),
-});
-
-enum Field {
-    Chat,
-    User,
-    Message,
-    UserChat,
-    Other,
-}
-
-names!(Field, name => match name {
-    "chat" | "voter_chat" => Field::Chat,
-    "from" | "user" => Field::User,
-    "message" => Field::Message,
-    "user_chat_id" => Field::UserChat,
-    _ => Field::Other,
-});
-
-enum PeerField {
-    Id,
-    Other,
-}
-
-names!(PeerField, name => match name {
-    "id" => PeerField::Id,
-    _ => PeerField::Other,
-});
 
 /// Ids that can be confirmed.
 ///

@@ -129,7 +129,8 @@ impl fmt::Debug for Incoming {
 
 /// Why one update could not be decoded.
 ///
-/// Its text names the update and not its content; the bytes are in [`Incoming::raw`].
+/// Its text names the update and not its content; its source says where the JSON is wrong and may
+/// quote a little of it. The bytes are in [`Incoming::raw`].
 #[derive(Debug)]
 pub struct DecodeError {
     id: Option<i64>,

@@ -17,7 +17,8 @@ macro_rules! kinds {
         }
 
         impl UpdateKind {
-            /// Every kind that this version knows.
+            /// Every kind that this version knows: what to ask for if all are wanted, as
+            /// `chat_member` and reactions are only sent to those who name them.
             pub const KNOWN: &[Self] = &[$(Self::$variant),*];
 
             /// The name on the wire, as `allowed_updates` takes it.
@@ -99,6 +100,13 @@ kinds! {
 impl fmt::Display for UpdateKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// For `FetchOptions::allowed_updates`.
+impl From<UpdateKind> for String {
+    fn from(kind: UpdateKind) -> Self {
+        kind.as_str().to_owned()
     }
 }
 

@@ -14,12 +14,15 @@ mod header;
 mod incoming;
 mod kind;
 mod methods;
+mod scan;
 mod split;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod token;
 mod update;
 
+#[cfg(feature = "hyper")]
+pub use self::client::{HyperClient, HyperOptions};
 #[cfg(feature = "ureq")]
 pub use self::client::{UreqClient, UreqOptions};
 pub use self::{

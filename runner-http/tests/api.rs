@@ -272,6 +272,22 @@ fn an_answer_that_is_not_one_of_the_bot_api_is_shown_in_one_line() {
 }
 
 #[test]
+fn a_long_description_is_fit_for_a_log() {
+    let description = format!("Bad Request:\r\n{}", "é".repeat(100_000));
+    let body = json!({"ok": false, "error_code": 400, "description": description});
+    let fake = Fake::answering([(400, body.to_string())]);
+    let text = block_on(api(&fake).get_me()).unwrap_err().to_string();
+    assert!(
+        text.starts_with("the Bot API answered 400 (Bad Request: é"),
+        "{text}"
+    );
+    assert_eq!(
+        text.chars().filter(|c| *c == 'é').count(),
+        500 - "Bad Request: ".len()
+    );
+}
+
+#[test]
 fn the_token_is_never_shown() {
     let quoted = format!("/bot{}/getMe was not found", token());
     let fake = Fake::answering([

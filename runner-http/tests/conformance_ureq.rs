@@ -1,4 +1,4 @@
-//! The suite for [`UreqClient`], and what only this client promises.
+//! The suite for [`UreqClient`], without a runtime and inside both.
 //!
 //! One test, because the suite counts the threads of the whole process.
 
@@ -15,4 +15,7 @@ fn ureq_client_conforms() {
         .unwrap();
     let tokio = testing::conformance_on(UreqClient::default, |case| runtime.block_on(case));
     println!("inside tokio: {tokio:?}");
+
+    let smol = testing::conformance_on(UreqClient::default, |case| async_io::block_on(case));
+    println!("on async-io: {smol:?}");
 }

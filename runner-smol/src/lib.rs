@@ -13,6 +13,6 @@ mod runtime;
 mod signals;
 
 pub use self::{
-    run::{run, serve, serve_on},
+    run::{run, run_with, serve, serve_on},
     runtime::Smol,
 };

@@ -1,10 +1,10 @@
-//! A bot and nothing else: [`run`], [`serve`] and [`serve_on`].
+//! A bot and nothing else: [`run`], [`run_with`], [`serve`] and [`serve_on`].
 
 use std::{sync::Arc, time::Duration};
 
 use async_executor::Executor;
 use async_io::block_on;
-use runner_core::{Bot, GetUpdates, Report, RunError, UpdateConsumer};
+use runner_core::{Bot, GetUpdates, Report, RunError, RunnerHandle, UpdateConsumer};
 
 use crate::{Smol, runtime::default_threads, signals::signals};
 
@@ -61,9 +61,37 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
+    run_with(bot, drop)
+}
+
+/// As [`run`], and gives `started` a handle to the runner before the first fetch: to look inside,
+/// pause, or stop it by other means than a signal.
+///
+/// ```no_run
+/// # use runner_core::{Bot, Delivery, GetUpdates, UpdateConsumer};
+/// # fn example<G: GetUpdates, C: UpdateConsumer<G::Update>>(bot: Bot<G, C>) {
+/// let report = runner_smol::run_with(bot, |handle| {
+///     std::thread::spawn(move || {
+///         // serve `handle.health()` and `handle.stats()` …
+///     });
+/// });
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn run_with<G, C>(
+    bot: Bot<G, C>,
+    started: impl FnOnce(RunnerHandle<G::Raw>),
+) -> Result<Report<G::Raw>, RunError<G::Raw>>
+where
+    G: GetUpdates,
+    C: UpdateConsumer<G::Update>,
+{
     let runtime = Smol::try_with_threads(default_threads())
         .map_err(|error| RunError::setup("start the threads of the runtime", error))?;
-    let result = block_on(on(runtime.clone(), bot));
+    let result = block_on(on(runtime.clone(), bot, started));
     runtime.shut_down();
     // But not for longer: a handler may block its thread for ever.
     runtime.wait_for_threads(SHUTDOWN_TIMEOUT);
@@ -91,7 +119,7 @@ where
     let runtime = Smol::try_with_threads(default_threads())
         .map_err(|error| RunError::setup("start the threads of the runtime", error))?;
     let _end = ShutDown(runtime.clone());
-    on(runtime, bot).await
+    on(runtime, bot, drop).await
 }
 
 /// Runs `bot` until Ctrl-C or SIGTERM, on an executor that exists already.
@@ -150,17 +178,23 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
-    on(Smol::on(executor), bot).await
+    on(Smol::on(executor), bot, drop).await
 }
 
-async fn on<G, C>(runtime: Smol, bot: Bot<G, C>) -> Result<Report<G::Raw>, RunError<G::Raw>>
+async fn on<G, C>(
+    runtime: Smol,
+    bot: Bot<G, C>,
+    started: impl FnOnce(RunnerHandle<G::Raw>),
+) -> Result<Report<G::Raw>, RunError<G::Raw>>
 where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
     // Before the first fetch, so that no update is at risk when this fails.
     let stops = signals().map_err(|error| RunError::setup("listen for signals", error))?;
-    bot.into_runner(Arc::new(runtime)).run_until(stops).await
+    let mut runner = bot.into_runner(Arc::new(runtime));
+    started(runner.handle());
+    runner.run_until(stops).await
 }
 
 /// Ends the threads when the future that needs them has ended or is dropped: handlers that go on

@@ -12,6 +12,6 @@ mod runtime;
 mod signals;
 
 pub use self::{
-    run::{run, serve},
+    run::{run, run_with, serve},
     runtime::Tokio,
 };

@@ -1,11 +1,13 @@
-//! A bot and nothing else: [`run`] and [`serve`].
+//! A bot and nothing else: [`run`], [`run_with`] and [`serve`].
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use runner_core::{Bot, BoxFuture, GetUpdates, Report, RunError, Runtime, UpdateConsumer};
+use runner_core::{
+    Bot, BoxFuture, GetUpdates, Report, RunError, RunnerHandle, Runtime, UpdateConsumer,
+};
 use tokio::runtime::{Builder, Handle};
 
 use crate::{Tokio, signals::signals};
@@ -70,6 +72,39 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
+    run_with(bot, drop)
+}
+
+/// As [`run`], and gives `started` a handle to the runner before the first fetch: to look inside,
+/// pause, or stop it by other means than a signal.
+///
+/// ```no_run
+/// # use runner_core::{Bot, Delivery, GetUpdates, UpdateConsumer};
+/// # fn example<G: GetUpdates, C: UpdateConsumer<G::Update>>(bot: Bot<G, C>) {
+/// let report = runner_tokio::run_with(bot, |handle| {
+///     std::thread::spawn(move || {
+///         // serve `handle.health()` and `handle.stats()` …
+///     });
+/// });
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As [`run`].
+///
+/// # Panics
+///
+/// As [`run`].
+#[track_caller]
+pub fn run_with<G, C>(
+    bot: Bot<G, C>,
+    started: impl FnOnce(RunnerHandle<G::Raw>),
+) -> Result<Report<G::Raw>, RunError<G::Raw>>
+where
+    G: GetUpdates,
+    C: UpdateConsumer<G::Update>,
+{
     assert!(
         Handle::try_current().is_err(),
         "runner_tokio::run makes a tokio runtime and blocks, but a tokio runtime is here already: \
@@ -85,7 +120,7 @@ where
         handlers: Tokio::new(threads.handle().clone()),
         here: Tokio::new(here.handle().clone()),
     };
-    let result = here.block_on(on(apart, bot));
+    let result = here.block_on(on(apart, bot, started));
     // Not merely dropped: that would wait for a handler that blocks its thread for ever.
     threads.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
@@ -146,17 +181,23 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
-    on(Tokio::current(), bot).await
+    on(Tokio::current(), bot, drop).await
 }
 
-async fn on<G, C>(runtime: impl Runtime, bot: Bot<G, C>) -> Result<Report<G::Raw>, RunError<G::Raw>>
+async fn on<G, C>(
+    runtime: impl Runtime,
+    bot: Bot<G, C>,
+    started: impl FnOnce(RunnerHandle<G::Raw>),
+) -> Result<Report<G::Raw>, RunError<G::Raw>>
 where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
     // Before the first fetch, so that no update is at risk when this fails.
     let stops = signals().map_err(|error| RunError::setup("listen for signals", error))?;
-    bot.into_runner(Arc::new(runtime)).run_until(stops).await
+    let mut runner = bot.into_runner(Arc::new(runtime));
+    started(runner.handle());
+    runner.run_until(stops).await
 }
 
 /// Handlers on the threads of one runtime, all else on a thread that only waits.

@@ -18,7 +18,7 @@ use self::{
 };
 use crate::{
     Closing, Confirmation, Conflict, GetUpdates, Runtime, RuntimeExt, SupplyError, UpdateSupplier,
-    UpdatesRequest,
+    UpdatesRequest, trace::info,
 };
 
 /// Supplies the updates of a bot, by `getUpdates`.
@@ -51,6 +51,8 @@ pub struct UpdateFetcher<G> {
     early: Early,
     /// The pause after answers that came too early.
     pause_until: Option<Instant>,
+    /// When the last poll began.
+    polled: Option<Instant>,
     /// Whether the server has ever answered.
     answered: bool,
     /// Set while `deleteWebhook` has to be called first: whether pending updates are dropped by it.
@@ -75,6 +77,7 @@ impl<G: GetUpdates> UpdateFetcher<G> {
             position: Position::new(),
             early: Early::default(),
             pause_until: None,
+            polled: None,
             answered: false,
             delete_webhook: None,
             webhook_deleted: false,
@@ -130,6 +133,12 @@ impl<G: GetUpdates> UpdateFetcher<G> {
 
     /// Sends the offset once more and throws the answer away.
     async fn confirm(&mut self, position: i64, sent: bool) -> Confirmation {
+        let now = self.runtime.now();
+        let slowed_down = sent
+            && self.request.offset == Some(position)
+            && self
+                .polled
+                .is_some_and(|polled| now.saturating_duration_since(polled) < SLOWED_DOWN);
         self.request.offset = Some(position);
         self.request.limit = 1;
         self.request.timeout = Duration::ZERO;
@@ -138,9 +147,8 @@ impl<G: GetUpdates> UpdateFetcher<G> {
         match answer.map(|answer| answer.map_err(Into::<SupplyError>::into)) {
             Some(Ok(_)) => Confirmation::Confirmed { position },
             Some(Err(error)) if is_processed(&error) => Confirmation::Confirmed { position },
-            // The server holds a request up to 3 s when one with the same offset came shortly
-            // before; that it does so says that it has processed it.
-            None if sent => Confirmation::Assumed { position },
+            // The server holds back what is asked twice, after it has looked at the offset.
+            None if slowed_down => Confirmation::Assumed { position },
             _ => Confirmation::Unconfirmed { position },
         }
     }
@@ -159,8 +167,10 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
             .unwrap_or(u8::MAX)
             .min(self.options.limit);
         self.request.timeout = self.options.timeout;
+        let began = self.runtime.now();
+        self.polled = Some(began);
         let flight = Flight {
-            began: self.runtime.now(),
+            began,
             deadline,
             runtime: &*self.runtime,
             position: &mut self.position,
@@ -177,8 +187,10 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
                 kind: Conflict::Webhook,
                 ..
             }) if self.options.delete_webhook && !self.webhook_deleted => {
+                info!("a webhook has turned up, deleting it");
                 self.webhook_deleted = true;
                 self.delete_webhook = Some(false);
+                // No failure, so no backoff: the next call deletes it first.
                 return Ok(Vec::new());
             }
             Err(_) => {}
@@ -238,6 +250,10 @@ impl<G> fmt::Debug for UpdateFetcher<G> {
 /// How long the request may take that tells the server what was handled.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// A server that is asked for the same offset again within this time makes the second request wait,
+/// up to as long.
+const SLOWED_DOWN: Duration = Duration::from_secs(3);
+
 /// How long the server may take to log the bot in, on top of everything else.
 const LOGIN: Duration = Duration::from_secs(30);
 
@@ -281,7 +297,10 @@ impl Flight<'_> {
 impl Drop for Flight<'_> {
     fn drop(&mut self) {
         let now = self.runtime.now();
-        let overdue = self.deadline.is_some_and(|deadline| now >= deadline);
+        // The source has looked at the clock a little earlier, and its timer may be precise.
+        let overdue = self
+            .deadline
+            .is_some_and(|deadline| now + Position::ASSUMED_AFTER >= deadline);
         let pending = self.pending(now);
         self.position.dropped(pending, overdue);
     }

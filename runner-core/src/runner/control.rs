@@ -11,6 +11,7 @@ use std::{
 use super::report::{Report, RunError};
 use crate::{
     Runtime,
+    panics::discard,
     sink::{Gauges, Sink, WaiterId, Waiters},
     source::Status,
 };
@@ -140,16 +141,16 @@ impl<U: Send + Sync + 'static> Control<U> {
     /// Begins a run with this sink.
     pub(crate) fn begin(&self, sink: &Arc<Sink<U>>) {
         let now = self.runtime.now();
-        self.change(|state| {
-            if state.end.get().is_some() {
-                state.end = Arc::new(OnceLock::new());
-            }
+        // The updates in the report and in the sink of the last run are the user's: they are
+        // dropped outside of the lock.
+        let last = self.change(|state| {
+            let ended = (state.end.get().is_some()).then(|| std::mem::take(&mut state.end));
             state.phase = if state.stop.is_some() {
                 RunPhase::Stopping
             } else {
                 RunPhase::Running
             };
-            state.sink = Some(Arc::clone(sink));
+            let sink = state.sink.replace(Arc::clone(sink));
             state.pulse = Pulse {
                 settled: 0,
                 claims: 0,
@@ -159,7 +160,9 @@ impl<U: Send + Sync + 'static> Control<U> {
             if state.driver == Driver::Restarting {
                 state.driver = Driver::Task;
             }
+            (ended, sink)
         });
+        discard(last);
     }
 
     /// Ends the current run.
@@ -246,7 +249,9 @@ where
         match ready(&state) {
             Some(value) => Poll::Ready(value),
             None => {
-                state.waiters.register(&mut self.id, (), cx.waker());
+                let replaced = state.waiters.register(&mut self.id, (), cx.waker());
+                drop(state);
+                drop(replaced);
                 Poll::Pending
             }
         }

@@ -15,7 +15,7 @@ use super::{
     health::{Health, Stats},
     report::{Report, RunError},
 };
-use crate::InFlight;
+use crate::{InFlight, panics::discard};
 
 /// Controls a runner and looks inside it. Cheap to clone.
 ///
@@ -64,18 +64,20 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
     /// [`StartError`] if a run is under way, or if no task is there to drive it: call
     /// [`Runner::run`](crate::Runner::run) again instead.
     pub fn start(&self) -> Result<(), StartError> {
-        self.control.change(|state| match state.driver {
+        let last = self.control.change(|state| match state.driver {
             Driver::User => Err(StartError::DrivenByUser),
             Driver::Gone => Err(StartError::Gone),
             Driver::Restarting => Err(StartError::Running),
             Driver::Task if state.end.get().is_none() => Err(StartError::Running),
             Driver::Task => {
-                // From here on, waiting for the end means the end of the new run.
-                state.end = Arc::new(OnceLock::new());
                 state.driver = Driver::Restarting;
-                Ok(())
+                // From here on, waiting for the end means the end of the new run.
+                Ok(std::mem::take(&mut state.end))
             }
-        })
+        })?;
+        // It may hold the last report, and the updates in it are the user's: not under the lock.
+        discard(last);
+        Ok(())
     }
 
     /// Resolves with the result of the current run, for everyone who waits; if there is none, with

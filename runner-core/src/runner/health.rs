@@ -1,6 +1,6 @@
 //! What an operator wants to know: [`Health`] and [`Stats`].
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::control::{Control, RunPhase};
 use crate::{Counters, LatencySummary, source::SourceState};
@@ -80,7 +80,12 @@ impl Health {
             state.pulse.look(gauges, now);
         }
         let pulse = state.pulse;
-        let since = |then| now.saturating_duration_since(then);
+        // A retry that is due begins without anybody looking.
+        let revived = gauges.and_then(|gauges| gauges.revived);
+        let since = |then: Instant| {
+            let then = revived.map_or(then, |revived| revived.max(then));
+            now.saturating_duration_since(then)
+        };
         let stalled = gauges.is_some_and(|gauges| {
             gauges.running > 0
                 && state

@@ -26,6 +26,7 @@ pub use self::{
 use crate::{
     Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, Runtime, RuntimeExt,
     SinkOptions, SkipFailed, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSupplier,
+    panics::discard,
     sink::{DecideBoxed, Fault, KeysOf, Sink, Unsettled},
     trace::{Chain, debug, error, info, warn},
 };
@@ -183,7 +184,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         let gone = Gone(Arc::clone(&control));
         let runtime = Arc::clone(&control.runtime);
         runtime.spawn(Box::pin(async move {
-            let _gone = gone;
+            let gone = gone;
             loop {
                 // The result reaches everyone through the handles.
                 let _ = self
@@ -198,6 +199,9 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
                     break;
                 }
             }
+            // With it goes the last report, and the updates in that are the user's.
+            drop(gone);
+            discard((self, control));
         }));
         handle
     }
@@ -223,7 +227,8 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             cut_short,
             armed: true,
         };
-        if let Some(concurrency) = control.lock().concurrency {
+        let concurrency = control.lock().concurrency;
+        if let Some(concurrency) = concurrency {
             sink.set_concurrency(concurrency);
         }
         info!("runner started");
@@ -237,10 +242,12 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
                 shared,
                 began,
             };
-            // The last run was cut short: the supplier goes back to where that one got.
-            let unclosed = control.lock().unclosed.take();
+            // The last run was cut short: the supplier goes back to where that one got. Forgotten
+            // only afterwards, because this run may be cut short as well.
+            let unclosed = control.lock().unclosed;
             if let Some(prefix) = unclosed {
                 run.close(prefix).await;
+                control.lock().unclosed = None;
             }
             let mut ticking = pin!(sink.tick());
             let mut running = pin!(run.until_end());
@@ -384,14 +391,16 @@ impl<S: UpdateSupplier> Run<'_, S> {
             let limit = match shared.permission().await {
                 Next::Go(()) => {
                     choked = shared.warn_if_choked(choked);
-                    shared.unless_interrupted(shared.sink.room()).await
+                    // One that becomes choked while this waits must say so once, too.
+                    let room = shared.sink.room(!choked);
+                    shared.unless_interrupted(room).await
                 }
                 Next::Again => Next::Again,
                 Next::End(reason) => Next::End(reason),
             };
             let limit = match limit {
-                Next::Go(limit) => limit,
-                Next::Again => continue,
+                Next::Go(Some(limit)) => limit,
+                Next::Go(None) | Next::Again => continue,
                 Next::End(reason) => return reason,
             };
             // A stop, a pause or a fault drops the call.
@@ -419,8 +428,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
     /// Confirms what is settled and writes the report.
     async fn settle(&mut self, reason: &Reason) -> Report<S::Update> {
         let Shared { control, sink } = self.shared;
-        let unsettled = sink.take_abandoned();
-        let prefix = settled_prefix(sink, &unsettled);
+        let prefix = settled_prefix(sink);
         let closing = match reason {
             // Nothing of a supplier can be expected to work without a runtime.
             Reason::Fault(Fault::RuntimeGone) => {
@@ -429,6 +437,8 @@ impl<S: UpdateSupplier> Run<'_, S> {
             }
             _ => self.close(prefix).await,
         };
+        // Taken only now: a run that is cut short while it closes must still know them.
+        let unsettled = sink.take_abandoned();
         report(control, sink, self.began, unsettled, closing)
     }
 
@@ -551,7 +561,8 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
     /// Says once why no more updates are fetched, and again only after that has been overcome.
     fn warn_if_choked(self, warned: bool) -> bool {
         let Some(choked) = self.sink.choked() else {
-            return false;
+            // At the bound, one that goes and one that comes are no news.
+            return warned && !self.sink.is_relaxed();
         };
         if !warned {
             let key = choked
@@ -570,11 +581,8 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
 }
 
 /// How many updates, from the first one of the run, are settled without a gap.
-fn settled_prefix<U: Send + Sync + 'static>(sink: &Sink<U>, unsettled: &[Unsettled<U>]) -> usize {
-    let end = unsettled
-        .first()
-        .map_or_else(|| sink.gauges().counters.supplied, |first| first.seq);
-    usize::try_from(end).unwrap_or(usize::MAX)
+fn settled_prefix<U: Send + Sync + 'static>(sink: &Sink<U>) -> usize {
+    usize::try_from(sink.settled_prefix()).unwrap_or(usize::MAX)
 }
 
 fn report<U: Send + Sync + 'static>(
@@ -625,9 +633,18 @@ impl<U: Send + Sync + 'static> Drop for RunGuard<'_, U> {
         }
         self.sink.abandon();
         self.sink.give_up();
+        // The supplier cannot be told now; the next run tells it first. If it had not even been told
+        // about the run before, this one has fetched nothing.
+        let prefix = settled_prefix(self.sink);
+        let mut state = self.control.lock();
+        state.unclosed.get_or_insert(prefix);
+        if state.driver != Driver::User {
+            // The task is being dropped. Whoever learns of the end below must not be able to ask it
+            // for another run.
+            state.driver = Driver::Gone;
+        }
+        drop(state);
         let unsettled = self.sink.take_abandoned();
-        // The supplier cannot be told now; the next run tells it first.
-        self.control.lock().unclosed = Some(settled_prefix(self.sink, &unsettled));
         let report = report(self.control, self.sink, self.began, unsettled, None);
         warn!(report = %report, "run cut short");
         self.control.finish(Err((self.cut_short)(Box::new(report))));

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::queue::{Cancel, Clock, Effects, NONE, Queue, State, Timeout};
+use super::{
+    node::{Cancel, Clock, NONE, State},
+    queue::{Effects, Queue, Timeout},
+};
 use crate::{ticket::Ticket, trace::warn};
 
 impl<U> Queue<U> {
@@ -40,13 +43,12 @@ impl<U> Queue<U> {
         {
             self.expire_one(ticket.index, &mut effects.wakers);
         }
-        // Latest first, so that the one that was due first ends up in front.
         if self.retries.first().is_some_and(|(due, _)| *due <= now) {
+            if self.running == 0 {
+                self.revived = Some(now);
+            }
             let later = self.retries.split_off(&(now, Ticket::NONE));
-            for (_, ticket) in std::mem::replace(&mut self.retries, later)
-                .into_iter()
-                .rev()
-            {
+            for (_, ticket) in std::mem::replace(&mut self.retries, later) {
                 self.retry_now(ticket);
             }
         }
@@ -57,12 +59,13 @@ impl<U> Queue<U> {
 
     /// The current deadline of an update.
     pub(crate) fn deadline(&mut self, ticket: Ticket) -> Option<Instant> {
-        self.node(ticket)?.deadline
+        // While the policy decides, the deadline is that of the policy.
+        self.node(ticket).filter(|node| !node.deciding)?.deadline
     }
 
     /// Moves the deadline of one update to `by` from now, if that is later.
     ///
-    /// `false` if it has expired, was cancelled or has ended.
+    /// `false` if it is not being handled: not yet, or not any longer, or not in time.
     pub(crate) fn extend(
         &mut self,
         ticket: Ticket,
@@ -73,7 +76,11 @@ impl<U> Queue<U> {
         let Some(node) = self.node(ticket) else {
             return false;
         };
-        if node.cancel.is_some() || node.state == State::Detached {
+        if node.state != State::Running
+            || node.deciding
+            || node.cancel.is_some()
+            || node.clock == Clock::Expired
+        {
             return false;
         }
         if timeout.is_none() {
@@ -104,12 +111,13 @@ impl<U> Queue<U> {
         timeout: Timeout,
         now: Instant,
     ) {
+        let newest = self.newest;
+        let node = &mut self.nodes[ticket.index as usize];
+        let extended = node.deadline.take();
         let Some(deadline) = now.checked_add(limit) else {
             return;
         };
-        let newest = self.newest;
-        let node = &mut self.nodes[ticket.index as usize];
-        let extended = node.deadline.take().filter(|extended| *extended > deadline);
+        let extended = extended.filter(|extended| *extended > deadline);
         match (timeout, extended) {
             (Timeout::Own, _) => self.set_clock(ticket, deadline),
             (Timeout::Shared, Some(extended)) => self.set_clock(ticket, extended),
@@ -131,7 +139,7 @@ impl<U> Queue<U> {
         let node = &mut self.nodes[index as usize];
         let deadline = node.deadline.take();
         match std::mem::replace(&mut node.clock, Clock::Off) {
-            Clock::Off => {}
+            Clock::Off | Clock::Expired => {}
             Clock::Listed => {
                 let (previous, next) = (node.previous, node.next);
                 node.previous = NONE;
@@ -156,6 +164,16 @@ impl<U> Queue<U> {
         }
     }
 
+    /// Takes every update out of the list and the set.
+    pub(super) fn stop_all_clocks(&mut self) {
+        while self.oldest != NONE {
+            self.stop_clock(self.oldest);
+        }
+        while let Some((_, ticket)) = self.moved.first() {
+            self.stop_clock(ticket.index);
+        }
+    }
+
     /// Gives an update a deadline of its own.
     fn set_clock(&mut self, ticket: Ticket, deadline: Instant) {
         let node = &mut self.nodes[ticket.index as usize];
@@ -169,6 +187,7 @@ impl<U> Queue<U> {
         let node = &mut self.nodes[index as usize];
         match self.limits.max_detached {
             Some(max) if !node.deciding => {
+                node.clock = Clock::Expired;
                 if self.detached < max {
                     node.state = State::Detached;
                     self.running -= 1;

@@ -4,9 +4,12 @@
 //! held across an await, a call of user code, a spawn or a wake-up.
 
 mod decay;
+mod end;
 mod latency;
+mod node;
 mod options;
 mod order;
+mod outcome;
 mod queue;
 mod snapshot;
 mod waiters;
@@ -27,7 +30,7 @@ use std::{
 pub use self::{
     latency::LatencySummary,
     options::{OnTimeout, SinkOptions},
-    queue::Counters,
+    outcome::Counters,
     snapshot::{InFlight, Progress},
 };
 use self::{
@@ -36,7 +39,7 @@ use self::{
     worker::Duty,
 };
 pub(crate) use self::{
-    queue::{Fault, Unsettled},
+    outcome::{Fault, Unsettled},
     snapshot::Gauges,
     waiters::{WaiterId, Waiters},
 };
@@ -126,8 +129,19 @@ impl<U: Send + Sync + 'static> Sink<U> {
     }
 
     /// How many updates to fetch, once there is enough room.
-    pub(crate) async fn room(&self) -> NonZeroUsize {
-        self.wait(Interest::Room, |queue| queue.room()).await
+    ///
+    /// `None` only if `choke`: too many updates wait for there to be room soon.
+    pub(crate) async fn room(&self, choke: bool) -> Option<NonZeroUsize> {
+        if choke {
+            self.wait(Interest::RoomOrChoke, |queue| match queue.room() {
+                None if queue.is_choked() => Some(None),
+                room => room.map(Some),
+            })
+            .await
+        } else {
+            self.wait(Interest::Room, |queue| queue.room().map(Some))
+                .await
+        }
     }
 
     /// Resolves when nothing is held.
@@ -203,6 +217,13 @@ impl<U: Send + Sync + 'static> Sink<U> {
         self.apply(effects);
     }
 
+    /// How many updates, from the first one of the run, are settled without a gap.
+    pub(crate) fn settled_prefix(&self) -> u64 {
+        let queue = self.lock();
+        let first = queue.abandoned.iter().map(|abandoned| abandoned.seq).min();
+        first.unwrap_or(queue.counters.supplied)
+    }
+
     /// Everything that was abandoned so far, oldest first.
     pub(crate) fn take_abandoned(&self) -> Vec<Unsettled<U>> {
         let mut abandoned = std::mem::take(&mut self.lock().abandoned);
@@ -230,6 +251,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
             recruits,
             wakers,
             garbage,
+            fault,
         } = effects;
         for waker in wakers {
             waker.wake();
@@ -242,6 +264,9 @@ impl<U: Send + Sync + 'static> Sink<U> {
         }
         if garbage.is_some() {
             discard(garbage);
+        }
+        if fault.is_some() {
+            discard(fault);
         }
     }
 }
@@ -308,7 +333,9 @@ impl<'a, U: Send + Sync + 'static> Waiter<'a, U> {
         match ready(&queue) {
             Some(value) => Poll::Ready(value),
             None => {
-                queue.waiters.register(&mut self.id, interest, cx.waker());
+                let replaced = queue.waiters.register(&mut self.id, interest, cx.waker());
+                drop(queue);
+                drop(replaced);
                 Poll::Pending
             }
         }

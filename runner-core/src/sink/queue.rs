@@ -26,8 +26,10 @@ use slab::Slab;
 use super::{
     decay::far_future,
     latency::Latencies,
+    node::{Cancel, Clock, NONE, Node, State},
     options::{MAX_BATCH, Mode, OnTimeout, SinkOptions},
-    order::{Chain, KeyOrder, SPARE},
+    order::{KeyOrder, SPARE},
+    outcome::{Counters, Ending, Fault, Outcome, Unsettled},
     waiters::Waiters,
 };
 use crate::{Cause, Delivery, delivery::Share, ticket::Ticket};
@@ -38,6 +40,8 @@ pub(crate) struct Queue<U> {
     pub(super) order: KeyOrder,
     /// Free to start, first come first served.
     pub(super) ready: VecDeque<u32>,
+    /// Free to start once more: before all others, in the order in which they became due.
+    pub(super) again: VecDeque<u32>,
     /// First and last of the running updates by deadline; see `decay.rs`.
     pub(super) oldest: u32,
     pub(super) newest: u32,
@@ -53,11 +57,13 @@ pub(crate) struct Queue<U> {
     pub(super) waiting: usize,
     pub(super) detached: usize,
     /// Tasks that have the duty to start updates.
-    hungry: usize,
+    pub(super) hungry: usize,
     pub(super) counters: Counters,
     /// Attempts that were started.
     pub(super) claims: u64,
     pub(super) latencies: Latencies,
+    /// When a retry last became due while nothing was in flight.
+    pub(super) revived: Option<Instant>,
     pub(super) abandoned: Vec<Unsettled<U>>,
     pub(super) fault: Option<Fault>,
     pub(super) waiters: Waiters<Interest>,
@@ -76,61 +82,6 @@ pub(super) struct Limits {
     workers: usize,
 }
 
-/// One held update.
-pub(super) struct Node<U> {
-    pub(super) share: Share<U>,
-    pub(super) seq: u64,
-    pub(super) arrived: Instant,
-    pub(super) deadline: Option<Instant>,
-    pub(super) waker: Option<Waker>,
-    /// Set if it must not be handled but goes to the policy at once.
-    preset: Option<Box<Cause>>,
-    pub(super) chain: Chain,
-    predecessors: u32,
-    /// Neighbours by deadline.
-    pub(super) previous: u32,
-    pub(super) next: u32,
-    pub(super) attempt: NonZeroU32,
-    pub(super) state: State,
-    pub(super) cancel: Option<Cancel>,
-    pub(super) clock: Clock,
-    /// The policy is being asked.
-    pub(super) deciding: bool,
-    pended: bool,
-    /// Its one attempt after `stop` has been granted.
-    last_chance: bool,
-    /// Listed as abandoned although its handler has not ended.
-    pub(super) reported: bool,
-}
-
-/// Where a held update is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Waiting,
-    Ready,
-    Running,
-    Retrying,
-    Detached,
-}
-
-/// Which timer a running update is subject to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Clock {
-    /// Not started.
-    Off,
-    /// In the list of all that share the timeout.
-    Listed,
-    /// In the set of moved deadlines.
-    Moved,
-}
-
-/// Why a running handler must be dropped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cancel {
-    Timeout,
-    Abandon,
-}
-
 /// What the queue still accepts and starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -143,18 +94,13 @@ pub(crate) enum Phase {
     Closed,
 }
 
-/// Why the queue halted by itself.
-#[derive(Clone, Debug)]
-pub(crate) enum Fault {
-    Policy { cause: Cause },
-    RuntimeGone,
-}
-
 /// What a waiting task wants to be woken for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Interest {
     /// Room for a fetch.
     Room,
+    /// The same, or that there will be none for a while.
+    RoomOrChoke,
     /// Nothing is held.
     Idle,
     /// A deadline before this one.
@@ -163,70 +109,11 @@ pub(crate) enum Interest {
     Fault,
 }
 
-/// How the updates of a run ended, in numbers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Counters {
-    /// Updates that the supplier returned.
-    pub supplied: u64,
-    /// Updates whose handler returned without an error, in time or not.
-    pub finished: u64,
-    /// Updates given up after an error.
-    pub failed: u64,
-    /// Updates given up after a panic.
-    pub panicked: u64,
-    /// Updates given up after a timeout.
-    pub timed_out: u64,
-    /// Updates given up because they could not be decoded.
-    pub undecodable: u64,
-    /// Updates given up because too many waited for the same key.
-    pub overflowed: u64,
-    /// Updates that were neither finished nor given up before the run ended.
-    pub abandoned: u64,
-    /// Attempts that were followed by another one. Not a kind of ending.
-    pub retried: u64,
-    /// Handlers that went on after their timeout without a slot. Not a kind of ending.
-    pub detached: u64,
-}
-
-impl Counters {
-    /// Updates that ended in one way or another.
-    #[must_use]
-    pub fn settled(&self) -> u64 {
-        self.finished
-            + self.failed
-            + self.panicked
-            + self.timed_out
-            + self.undecodable
-            + self.overflowed
-            + self.abandoned
-    }
-}
-
-/// An update that was neither finished nor given up, as the queue hands it out.
-pub(crate) struct Unsettled<U> {
-    pub(crate) share: Share<U>,
-    pub(crate) seq: u64,
-    pub(crate) attempt: NonZeroU32,
-    pub(crate) started: bool,
-    pub(crate) unresponsive: bool,
-}
-
 /// An update to be handled now.
 pub(crate) struct Job<U> {
     pub(crate) ticket: Ticket,
     pub(crate) delivery: Delivery<U>,
     pub(crate) preset: Option<Box<Cause>>,
-}
-
-/// How one attempt ended.
-#[derive(Debug)]
-pub(crate) enum Outcome {
-    Done,
-    GivenUp(Cause),
-    Retry { after: Duration },
-    Stop { cause: Cause },
-    Abandoned,
 }
 
 /// What must be done outside of the lock.
@@ -237,6 +124,8 @@ pub(crate) struct Effects<U> {
     pub(crate) wakers: Vec<Waker>,
     /// Dropping an update runs code of the user.
     pub(crate) garbage: Option<Share<U>>,
+    /// So does dropping an error.
+    pub(crate) fault: Option<Fault>,
 }
 
 impl<U> Default for Effects<U> {
@@ -245,6 +134,7 @@ impl<U> Default for Effects<U> {
             recruits: 0,
             wakers: Vec::new(),
             garbage: None,
+            fault: None,
         }
     }
 }
@@ -254,8 +144,6 @@ pub(crate) enum Arrival<'a> {
     Keys(&'a [u64]),
     Refused(Cause),
 }
-
-pub(super) const NONE: u32 = u32::MAX;
 
 /// In a sequential sink every update has this key and no other.
 const TOTAL_ORDER: [u64; 1] = [0];
@@ -273,6 +161,7 @@ impl<U> Queue<U> {
             nodes: Slab::new(),
             order: KeyOrder::new(options.max_waiting_per_key.is_some()),
             ready: VecDeque::new(),
+            again: VecDeque::new(),
             oldest: NONE,
             newest: NONE,
             moved: BTreeSet::new(),
@@ -295,6 +184,7 @@ impl<U> Queue<U> {
             counters: Counters::default(),
             claims: 0,
             latencies: Latencies::new(),
+            revived: None,
             abandoned: Vec::new(),
             fault: None,
             waiters: Waiters::new(),
@@ -321,13 +211,17 @@ impl<U> Queue<U> {
         let index = u32::try_from(self.nodes.vacant_key()).expect("fewer than 2^32 are held");
         let (keys, preset) = match arrival {
             Arrival::Refused(cause) => (&[][..], Some(Box::new(cause))),
-            Arrival::Keys(_) if self.limits.mode == Mode::Sequential => (&TOTAL_ORDER[..], None),
             Arrival::Keys(keys) => match self.limits.max_waiting_per_key {
                 Some(limit) if self.order.is_crowded(keys, limit) => {
                     (&[][..], Some(Box::new(Cause::Overflow)))
                 }
                 _ => (keys, None),
             },
+        };
+        // Refused ones too: what the policy does about them must not overtake anything either.
+        let keys = match self.limits.mode {
+            Mode::Sequential => &TOTAL_ORDER,
+            Mode::Batch | Mode::Concurrent => keys,
         };
         let (chain, predecessors) = self.order.arrive(index, keys);
         let state = if predecessors == 0 {
@@ -375,7 +269,8 @@ impl<U> Queue<U> {
             self.hungry -= 1;
             return None;
         }
-        let index = self.ready.pop_front().expect("an update is startable");
+        let next = self.again.pop_front().or_else(|| self.ready.pop_front());
+        let index = next.expect("an update is startable");
         self.running += 1;
         self.claims += 1;
         let node = &mut self.nodes[index as usize];
@@ -387,12 +282,11 @@ impl<U> Queue<U> {
         Some(Job {
             ticket,
             delivery: node.share.clone().deliver(node.attempt, ticket),
-            preset: node.preset.take(),
+            preset: node.preset.clone(),
         })
     }
 
     /// The handler waits for something: start its clock, and pass the duty on if it has it.
-    ///
     pub(crate) fn pend(
         &mut self,
         ticket: Ticket,
@@ -445,14 +339,17 @@ impl<U> Queue<U> {
     }
 
     /// The handler has ended and the policy is about to be asked: its time does not count.
-    pub(crate) fn begin_policy(&mut self, ticket: Ticket) -> Delivery<U> {
+    ///
+    /// `None` if it is too late for that, because the run is over.
+    pub(crate) fn begin_policy(&mut self, ticket: Ticket) -> Option<Delivery<U>> {
         self.stop_clock(ticket.index);
         let node = &mut self.nodes[ticket.index as usize];
-        node.deciding = true;
-        if node.cancel == Some(Cancel::Timeout) {
-            node.cancel = None;
+        if node.cancel == Some(Cancel::Abandon) {
+            return None;
         }
-        node.share.clone().deliver(node.attempt, ticket)
+        node.deciding = true;
+        node.cancel = None;
+        Some(node.share.clone().deliver(node.attempt, ticket))
     }
 
     /// Ends one attempt and, if `claim`, takes the next update if the task has the duty or may take
@@ -484,13 +381,11 @@ impl<U> Queue<U> {
             // Nobody has given it up.
             Outcome::Retry { .. } => self.release(ticket, Ending::Abandoned, now, &mut effects),
             Outcome::Done => self.release(ticket, Ending::Finished, now, &mut effects),
-            Outcome::GivenUp(cause) => {
-                self.release(ticket, Ending::from(&cause), now, &mut effects);
-            }
+            Outcome::GivenUp(ending) => self.release(ticket, ending, now, &mut effects),
             Outcome::Abandoned => self.release(ticket, Ending::Abandoned, now, &mut effects),
             Outcome::Stop { cause } => {
                 // Its successors must not overtake it: it comes first when the run is repeated.
-                self.halt(Fault::Policy { cause });
+                effects.fault = self.halt(Fault::Policy { cause });
                 self.release(ticket, Ending::Abandoned, now, &mut effects);
             }
         }
@@ -508,77 +403,6 @@ impl<U> Queue<U> {
         effects.recruits = self.recruit();
         self.wake_satisfied(&mut effects.wakers);
         (job, effects)
-    }
-
-    /// A task was dropped before it ended: its runtime is gone, and so are all other tasks.
-    pub(crate) fn worker_lost(&mut self, ticket: Option<Ticket>, hungry: bool) -> Effects<U> {
-        let mut effects = Effects::default();
-        if hungry {
-            self.hungry -= 1;
-        }
-        self.halt(Fault::RuntimeGone);
-        self.phase = Phase::Closed;
-        if let Some(ticket) = ticket {
-            self.stop_clock(ticket.index);
-            match self.nodes[ticket.index as usize].state {
-                State::Detached => self.detached -= 1,
-                _ => self.running -= 1,
-            }
-            let arrived = self.nodes[ticket.index as usize].arrived;
-            self.release(ticket, Ending::Abandoned, || arrived, &mut effects);
-        }
-        self.wake_satisfied(&mut effects.wakers);
-        effects
-    }
-
-    /// Stops intake. What is held still starts; what waits for a retry is tried at once.
-    pub(crate) fn stop(&mut self) -> Effects<U> {
-        let mut effects = Effects::default();
-        if self.phase == Phase::Open {
-            self.phase = Phase::Stopping;
-            // Oldest last, so that it ends up in front.
-            let mut tickets: Vec<Ticket> = std::mem::take(&mut self.retries)
-                .into_iter()
-                .map(|(_, ticket)| ticket)
-                .collect();
-            tickets.sort_unstable();
-            for ticket in tickets.into_iter().rev() {
-                self.nodes[ticket.index as usize].last_chance = true;
-                self.retry_now(ticket);
-            }
-            effects.recruits = self.recruit();
-        }
-        self.wake_satisfied(&mut effects.wakers);
-        effects
-    }
-
-    /// Abandons all that has not started, and tells all that runs to end.
-    pub(crate) fn abandon(&mut self) -> Effects<U> {
-        let mut effects = Effects::default();
-        self.abandon_unstarted();
-        self.phase = Phase::Closed;
-        for (_, node) in &mut self.nodes {
-            node.cancel = Some(Cancel::Abandon);
-            effects.wakers.extend(node.waker.take());
-        }
-        self.wake_satisfied(&mut effects.wakers);
-        effects
-    }
-
-    /// Lists every update whose handler has still not ended as abandoned, and forgets about it.
-    pub(crate) fn give_up(&mut self) {
-        for (_, node) in &mut self.nodes {
-            if !std::mem::replace(&mut node.reported, true) {
-                self.counters.abandoned += 1;
-                self.abandoned.push(Unsettled {
-                    share: node.share.clone(),
-                    seq: node.seq,
-                    attempt: node.attempt,
-                    started: true,
-                    unresponsive: true,
-                });
-            }
-        }
     }
 
     /// Changes how many updates may be in flight. Cancels nothing.
@@ -608,12 +432,12 @@ impl<U> Queue<U> {
         let slots = self.limits.concurrency.saturating_sub(self.running);
         let room = slots
             .saturating_add(self.limits.prefetch)
-            .saturating_sub(self.ready.len())
+            .saturating_sub(self.ready())
             .min(self.limits.max_waiting.saturating_sub(self.waiting))
             .min(MAX_BATCH);
         // Not one round trip for every slot that becomes free.
         let worthwhile = self.limits.prefetch.min(MAX_BATCH) / 2;
-        if room < worthwhile && !self.ready.is_empty() {
+        if room < worthwhile && self.ready() > 0 {
             None
         } else {
             NonZeroUsize::new(room)
@@ -622,7 +446,12 @@ impl<U> Queue<U> {
 
     /// Whether intake stands still because too many updates wait.
     pub(crate) fn is_choked(&self) -> bool {
-        self.waiting >= self.limits.max_waiting
+        self.limits.mode == Mode::Concurrent && self.waiting >= self.limits.max_waiting
+    }
+
+    /// Whether so few wait that the next standstill is not the same one.
+    pub(crate) fn is_relaxed(&self) -> bool {
+        self.waiting <= self.limits.max_waiting / 2
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -634,12 +463,16 @@ impl<U> Queue<U> {
         self.nodes.len()
     }
 
+    /// How many updates are free to start, with a slot or without.
+    pub(super) fn ready(&self) -> usize {
+        self.ready.len() + self.again.len()
+    }
+
     /// How many updates could start at once.
     pub(super) fn startable(&self) -> usize {
         match self.phase {
             Phase::Open | Phase::Stopping => self
-                .ready
-                .len()
+                .ready()
                 .min(self.limits.concurrency.saturating_sub(self.running)),
             Phase::Halted | Phase::Closed => 0,
         }
@@ -658,12 +491,14 @@ impl<U> Queue<U> {
             return;
         }
         let room = self.room().is_some();
+        let choked = self.is_choked();
         let idle = self.nodes.is_empty();
         let fault = self.fault.is_some();
         let deadline = self.next_deadline();
         self.waiters.take(
             |interest| match interest {
                 Interest::Room => room,
+                Interest::RoomOrChoke => room || choked,
                 Interest::Idle => idle,
                 Interest::Fault => fault,
                 Interest::Deadline(armed) => {
@@ -675,7 +510,7 @@ impl<U> Queue<U> {
     }
 
     /// Frees the keys of an update that ended, counts it, and forgets it.
-    fn release(
+    pub(super) fn release(
         &mut self,
         ticket: Ticket,
         ending: Ending,
@@ -683,6 +518,7 @@ impl<U> Queue<U> {
         effects: &mut Effects<U>,
     ) {
         let node = self.nodes.remove(ticket.index as usize);
+        let started = node.was_handled(true);
         let Self {
             order,
             nodes,
@@ -703,6 +539,7 @@ impl<U> Queue<U> {
             // After a burst, give its memory back.
             self.nodes = Slab::new();
             self.ready = VecDeque::new();
+            self.again = VecDeque::new();
         }
         if node.reported {
             // It is in a report already; it must not be settled twice.
@@ -732,7 +569,7 @@ impl<U> Queue<U> {
                 share: node.share,
                 seq: node.seq,
                 attempt: node.attempt,
-                started: true,
+                started,
                 unresponsive: false,
             });
         } else {
@@ -769,48 +606,11 @@ impl<U> Queue<U> {
         }
     }
 
-    /// Puts an update that waited for a retry in front of all that are ready.
+    /// Readies an update that waited for a retry.
     pub(super) fn retry_now(&mut self, ticket: Ticket) {
         self.waiting -= 1;
         self.nodes[ticket.index as usize].state = State::Ready;
-        self.ready.push_front(ticket.index);
-    }
-
-    /// Nothing starts any more.
-    fn halt(&mut self, fault: Fault) {
-        if self.fault.is_none() {
-            self.fault = Some(fault);
-        }
-        if matches!(self.phase, Phase::Open | Phase::Stopping) {
-            self.phase = Phase::Halted;
-        }
-        self.abandon_unstarted();
-    }
-
-    /// Lists every update that has not been started, or waits for a retry, as abandoned.
-    fn abandon_unstarted(&mut self) {
-        self.ready.clear();
-        self.retries.clear();
-        self.waiting = 0;
-        // The order is of no further use: nothing starts after this.
-        self.order = KeyOrder::new(false);
-        for index in 0..self.nodes.capacity() {
-            let Some(node) = self.nodes.get_mut(index) else {
-                continue;
-            };
-            node.chain = Chain::EMPTY;
-            if matches!(node.state, State::Waiting | State::Ready | State::Retrying) {
-                let node = self.nodes.remove(index);
-                self.counters.abandoned += 1;
-                self.abandoned.push(Unsettled {
-                    share: node.share,
-                    seq: node.seq,
-                    attempt: node.attempt,
-                    started: node.attempt > NonZeroU32::MIN,
-                    unresponsive: false,
-                });
-            }
-        }
+        self.again.push_back(ticket.index);
     }
 }
 
@@ -826,30 +626,6 @@ pub(crate) enum Timeout {
 /// How long a policy may take. Long enough to store an update elsewhere, short enough not to hold a
 /// slot and a chat for ever.
 const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// In which counter an update ends up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    Finished,
-    Failed,
-    Panicked,
-    TimedOut,
-    Undecodable,
-    Overflowed,
-    Abandoned,
-}
-
-impl From<&Cause> for Ending {
-    fn from(cause: &Cause) -> Self {
-        match cause {
-            Cause::Error(_) => Self::Failed,
-            Cause::Panic(_) => Self::Panicked,
-            Cause::Timeout => Self::TimedOut,
-            Cause::Undecodable(_) => Self::Undecodable,
-            Cause::Overflow => Self::Overflowed,
-        }
-    }
-}
 
 /// One in so many updates whose handler never waited is measured.
 const SAMPLE: u64 = 8;

@@ -1,12 +1,21 @@
 //! A look at what the sink holds.
 
-use std::{collections::HashMap, fmt, num::NonZeroU32, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
 
 use super::{
     Counters, LatencySummary, Sink,
-    queue::{Cancel, Node, State},
+    node::{Cancel, Node, State},
 };
-use crate::{Delivery, Key, panics::guarded, ticket::Ticket};
+use crate::{
+    Delivery, Key,
+    panics::{discard, guarded},
+    ticket::Ticket,
+};
 
 /// One update that the runner holds.
 pub struct InFlight<U> {
@@ -140,11 +149,18 @@ impl<U: Send + Sync + 'static> Sink<U> {
         let age = now.saturating_duration_since(node.arrived);
         drop(queue);
         let key = self.name_keys(share.get()).into_iter().next();
+        // It may have been settled meanwhile, and dropping an update runs code of the user.
+        discard(share);
         Some(Choked {
             key,
             age,
             depth: depth.saturating_sub(1),
         })
+    }
+
+    /// Whether so few wait that the next standstill is not the same one.
+    pub(crate) fn is_relaxed(&self) -> bool {
+        self.lock().is_relaxed()
     }
 
     fn name_keys(&self, update: &U) -> Vec<Key> {
@@ -177,6 +193,8 @@ impl<U> Node<U> {
 pub(crate) struct Gauges {
     pub(crate) counters: Counters,
     pub(crate) claims: u64,
+    /// When work last began by itself, not by an arrival.
+    pub(crate) revived: Option<Instant>,
     pub(crate) running: usize,
     pub(crate) ready: usize,
     pub(crate) waiting: usize,
@@ -192,8 +210,9 @@ impl<U: Send + Sync + 'static> Sink<U> {
         Gauges {
             counters: queue.counters,
             claims: queue.claims,
+            revived: queue.revived,
             running: queue.running,
-            ready: queue.ready.len(),
+            ready: queue.ready(),
             waiting: queue.waiting,
             detached: queue.detached,
             startable: queue.startable(),

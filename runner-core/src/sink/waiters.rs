@@ -31,14 +31,22 @@ impl<I> Waiters<I> {
         }
     }
 
-    /// Adds the task, or renews its interest and waker.
-    pub(crate) fn register(&mut self, id: &mut WaiterId, interest: I, waker: &Waker) {
+    /// Adds the task, or renews its interest and waker. A replaced waker is returned so that it is
+    /// dropped outside of the lock.
+    pub(crate) fn register(
+        &mut self,
+        id: &mut WaiterId,
+        interest: I,
+        waker: &Waker,
+    ) -> Option<Waker> {
         let known =
             id.0.and_then(|id| self.entries.iter_mut().find(|entry| entry.id == id));
         if let Some(entry) = known {
             entry.interest = interest;
-            entry.waker.clone_from(waker);
-            return;
+            if entry.waker.will_wake(waker) {
+                return None;
+            }
+            return Some(std::mem::replace(&mut entry.waker, waker.clone()));
         }
         self.entries.push(Entry {
             id: self.next,
@@ -47,6 +55,7 @@ impl<I> Waiters<I> {
         });
         id.0 = Some(self.next);
         self.next += 1;
+        None
     }
 
     /// Forgets the task. The waker is returned so that it is dropped outside of the lock.

@@ -14,7 +14,9 @@ use std::{
 
 use super::{
     Sink,
-    queue::{Cancel, Job, Outcome, Timeout},
+    node::Cancel,
+    outcome::{Ending, Outcome},
+    queue::{Job, Timeout},
 };
 use crate::{
     Cause, Delivery, Failure, UpdateConsumer, Verdict,
@@ -40,7 +42,11 @@ where
     }) = next
     {
         let outcome = match preset {
-            Some(cause) => duty.ask_policy(*cause).await,
+            Some(cause) => {
+                // No handler takes it, and dropping an update runs code of the user.
+                discard(delivery);
+                duty.ask_policy(*cause).await
+            }
             None => match duty.run(&*consumer, delivery).await {
                 Ended::Ok => Outcome::Done,
                 Ended::Cause(cause) => duty.ask_policy(cause).await,
@@ -141,7 +147,11 @@ impl<U: Send + Sync + 'static> Duty<U> {
         let ticket = self
             .current
             .expect("the policy is asked about the current update");
-        let update = self.sink.lock().begin_policy(ticket);
+        let begun = self.sink.lock().begin_policy(ticket);
+        let Some(update) = begun else {
+            discard(cause);
+            return Outcome::Abandoned;
+        };
         let policy = Arc::clone(&self.sink.policy);
         let failure = Failure {
             update,
@@ -151,21 +161,25 @@ impl<U: Send + Sync + 'static> Duty<U> {
             Ok(deciding) => self.drive(deciding, Timeout::Own).await,
             Err(panic) => Driven::Panicked(panic),
         };
-        match verdict {
-            Driven::Ready(Verdict::Skip) => Outcome::GivenUp(cause),
+        let given_up = Outcome::GivenUp(Ending::from(&cause));
+        let outcome = match verdict {
+            Driven::Ready(Verdict::Skip) => given_up,
             Driven::Ready(Verdict::Retry { after }) => Outcome::Retry { after },
-            Driven::Ready(Verdict::Stop) => Outcome::Stop { cause },
+            Driven::Ready(Verdict::Stop) => return Outcome::Stop { cause },
             Driven::Panicked(panic) => {
                 error!(panic = %panic, cause = %cause, "error policy panicked, update given up");
                 let _ = panic;
-                Outcome::GivenUp(cause)
+                given_up
             }
             Driven::Cancelled(Cancel::Timeout) => {
                 error!(cause = %cause, "error policy timed out, update given up");
-                Outcome::GivenUp(cause)
+                given_up
             }
             Driven::Cancelled(Cancel::Abandon) => Outcome::Abandoned,
-        }
+        };
+        // Here, not under the lock: dropping an error runs code of the user.
+        discard(cause);
+        outcome
     }
 
     /// Polls a future of the user to its end, to its cancellation or to its panic, and drops it.

@@ -70,6 +70,8 @@ impl fmt::Display for SourceError {
 impl Error for SourceError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
+            // What it would say is said already.
+            Self::Supply(SupplyError::Fatal(source)) => Some(&**source),
             Self::Supply(source)
             | Self::Webhook(source)
             | Self::Poller { source, .. }

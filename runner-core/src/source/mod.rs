@@ -6,6 +6,7 @@
 mod call;
 mod conflict;
 mod error;
+mod journal;
 mod options;
 mod pace;
 mod retry;
@@ -21,13 +22,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{Stream, stream};
+use futures::{Stream, StreamExt, stream};
 
 pub(crate) use self::status::{SourceState, Status};
 use self::{
     call::Guarded,
     conflict::Conflicts,
     error::NoAnswer,
+    journal::{Journal, Kind},
     pace::Pace,
     retry::{GaveUp, Retry, SHORTEST},
     status::Opened,
@@ -38,11 +40,7 @@ pub use self::{
     retry::{Backoff, RetryPolicy},
     status::SourceHandle,
 };
-use crate::{
-    Closing, Conflict, Runtime, SupplyError, UpdateSupplier,
-    panics::guarded,
-    trace::{Chain, info, warn},
-};
+use crate::{Closing, Conflict, Runtime, SupplyError, UpdateSupplier, panics::guarded};
 
 /// Gets batches out of a supplier, however unreliable it is.
 ///
@@ -86,7 +84,7 @@ pub struct Source<S> {
     pace: Pace,
     /// Outlives a dropped `next`: pausing and resuming is no way around it.
     rest: Option<Rest>,
-    trouble: Option<Trouble>,
+    journal: Journal,
 }
 
 impl<S: UpdateSupplier> Source<S> {
@@ -100,7 +98,7 @@ impl<S: UpdateSupplier> Source<S> {
             conflicts: Conflicts::default(),
             pace: Pace::new(options.balance, options.max_delay),
             rest: None,
-            trouble: None,
+            journal: Journal::default(),
         }
     }
 
@@ -148,6 +146,8 @@ impl<S: UpdateSupplier> Source<S> {
                 Ended::Done(Err(panic)) => SourceError::Panicked(panic),
             };
             status.deactivate();
+            self.retry.succeeded();
+            self.conflicts = Conflicts::default();
             return Some(Err(error));
         }
     }
@@ -166,6 +166,7 @@ impl<S: UpdateSupplier> Source<S> {
             let again = batch.is_ok().then_some(source);
             Some((batch, again))
         })
+        .fuse()
     }
 
     /// Ends a run in good order: see [`UpdateSupplier::close`].
@@ -293,11 +294,7 @@ impl<S: UpdateSupplier> Source<S> {
             status.completed = Some(now);
             status.failing = false;
         });
-        if let Some(trouble) = self.trouble.take() {
-            let lasted = now.saturating_duration_since(trouble.since);
-            info!(lasted = ?lasted, failed = trouble.count, "updates are fetched again");
-            let _ = lasted;
-        }
+        self.journal.answered(now);
         let took = now.saturating_duration_since(asked);
         let pause = self.pace.record(count, took, count >= limit.get());
         if !pause.is_zero() {
@@ -346,42 +343,9 @@ impl<S: UpdateSupplier> Source<S> {
                 }
             },
         };
-        self.say(kind, &error, delay, now);
+        self.journal.failed(kind, &error, delay, now);
         self.rest_for(delay, now, state);
         Ok(())
-    }
-
-    /// One line per change of state, however many attempts it takes.
-    fn say(&mut self, kind: Kind, error: &SupplyError, delay: Duration, now: Instant) {
-        let before = self.trouble;
-        let trouble = self.trouble.get_or_insert(Trouble {
-            kind,
-            since: now,
-            count: 0,
-        });
-        trouble.kind = kind;
-        trouble.count = trouble.count.saturating_add(1);
-        if before.is_some_and(|before| before.kind == kind) {
-            return;
-        }
-        match kind {
-            Kind::Failing => warn!(
-                error = %Chain(error),
-                delay = ?delay,
-                "updates cannot be fetched, trying again until it works"
-            ),
-            Kind::RetryAfter => warn!(
-                error = %Chain(error),
-                delay = ?delay,
-                "the server asks to wait before the next fetch"
-            ),
-            Kind::Conflict => warn!(
-                error = %Chain(error),
-                delay = ?delay,
-                "another instance polls for the same updates, giving it time to leave"
-            ),
-        }
-        let _ = (error, delay);
     }
 
     fn rest_for(&mut self, delay: Duration, now: Instant, state: SourceState) {
@@ -408,21 +372,6 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 struct Rest {
     until: Instant,
     state: SourceState,
-}
-
-/// What went wrong since the last answer.
-#[derive(Clone, Copy, Debug)]
-struct Trouble {
-    kind: Kind,
-    since: Instant,
-    count: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Failing,
-    RetryAfter,
-    Conflict,
 }
 
 /// How a wait ended.

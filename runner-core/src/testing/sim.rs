@@ -61,6 +61,8 @@ struct Task {
     id: u64,
     /// `None` while it is polled.
     future: Option<BoxFuture<'static>>,
+    /// Woken while it is polled, by a simulation that goes on inside of its poll.
+    woken: bool,
     waker: Arc<TaskWaker>,
 }
 
@@ -140,10 +142,17 @@ impl SimRuntime {
 
     /// Runs tasks until none is ready. Time stands still.
     pub fn run_until_idle(&self) {
+        let mut main = false;
         while let Some(ready) = self.next_ready() {
-            if let Ready::Task { index, id } = ready {
-                self.poll_task(index, id);
+            match ready {
+                Ready::Task { index, id } => self.poll_task(index, id),
+                // A handler that blocks calls this in the midst of `block_on`, which must still
+                // learn of it.
+                Ready::Main => main = true,
             }
+        }
+        if main {
+            self.lock().ready.push(Ready::Main);
         }
     }
 
@@ -223,8 +232,11 @@ impl SimRuntime {
             state.timers.clear();
             std::mem::take(&mut state.tasks)
         };
-        // Outside of the lock: what is dropped here may call back.
-        drop(tasks);
+        // Outside of the lock: what is dropped here may call back. As a real runtime does, one
+        // whose destructor panics leaves the others unharmed.
+        for (_, task) in tasks {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(task)));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -262,6 +274,7 @@ impl SimRuntime {
             return;
         };
         let Some(mut future) = task.future.take() else {
+            task.woken = true;
             return;
         };
         let waker = Arc::clone(&task.waker);
@@ -275,14 +288,20 @@ impl SimRuntime {
         let mut state = self.lock();
         let finished = match polled {
             Ok(Poll::Pending) if !state.shut_down => {
-                state.tasks[index].future = Some(future);
+                let task = &mut state.tasks[index];
+                task.future = Some(future);
+                if std::mem::take(&mut task.woken) {
+                    let again = task.waker.ready;
+                    state.ready.push(again);
+                }
                 return;
             }
             Ok(Poll::Pending) => None,
-            Ok(Poll::Ready(())) => Some(state.tasks.remove(index)),
+            // Nothing is there if the task has shut its runtime down.
+            Ok(Poll::Ready(())) => state.tasks.try_remove(index),
             Err(_) => {
                 state.panics += 1;
-                Some(state.tasks.remove(index))
+                state.tasks.try_remove(index)
             }
         };
         drop(state);
@@ -333,6 +352,7 @@ impl Runtime for SimRuntime {
         state.tasks.insert(Task {
             id,
             future: Some(task),
+            woken: false,
             waker: Arc::clone(&waker),
         });
         drop(state);

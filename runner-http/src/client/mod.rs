@@ -3,6 +3,10 @@
 //! No redirects, no retries, no cookies, no proxies: all that the runner must decide stays visible
 //! to it. Knows neither JSON nor what the Bot API means by a status.
 
+#[cfg(feature = "hyper")]
+mod hyper;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+mod target;
 #[cfg(feature = "ureq")]
 mod ureq;
 
@@ -11,6 +15,8 @@ use std::{error::Error, fmt, time::Duration};
 use bytes::Bytes;
 use runner_core::BoxError;
 
+#[cfg(feature = "hyper")]
+pub use self::hyper::{HyperClient, HyperOptions};
 #[cfg(feature = "ureq")]
 pub use self::ureq::{UreqClient, UreqOptions};
 
@@ -33,7 +39,8 @@ pub use self::ureq::{UreqClient, UreqOptions};
 /// # Cancel safety
 ///
 /// Dropping the future ends the request within 50 ms: the connection is closed, and neither a
-/// thread nor a place in a pool is held any longer.
+/// thread nor a place in a pool is held any longer. What a client cannot cut, such as a name
+/// look-up, its documentation names; [`Limits::connect`] bounds it.
 pub trait HttpClient: fmt::Debug + Send + Sync + 'static {
     /// Sends one POST with a JSON body and reads the whole answer.
     ///

@@ -5,7 +5,9 @@
 
 mod alarm;
 mod cases;
-mod peer;
+#[cfg(all(test, feature = "ureq"))]
+mod faults;
+pub(crate) mod peer;
 
 use std::{
     any::Any,
@@ -26,6 +28,13 @@ use crate::client::HttpClient;
 /// `make` makes a new client for every case. Takes a few seconds. The cases that count threads and
 /// descriptors count those of the whole process (on Linux; elsewhere they are skipped): call this
 /// from a test binary in which nothing else runs meanwhile.
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// let measured = runner_http::testing::conformance(runner_http::UreqClient::new);
+/// assert!(measured.cancel_median < Duration::from_millis(50));
+/// ```
 ///
 /// # Panics
 ///
@@ -92,7 +101,7 @@ impl Measured {
 }
 
 /// Drives a future on this thread and nothing else.
-fn park_on(mut future: BoxFuture<'_, ()>) {
+pub(crate) fn park_on(mut future: BoxFuture<'_, ()>) {
     struct Unpark(Thread);
 
     impl Wake for Unpark {

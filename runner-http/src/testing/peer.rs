@@ -16,7 +16,7 @@ use std::{
 };
 
 /// A listening socket with one thread for each connection, all gone when it is dropped.
-pub(super) struct Peer {
+pub(crate) struct Peer {
     address: SocketAddr,
     shared: Arc<Shared>,
     events: async_channel::Receiver<Event>,
@@ -25,7 +25,7 @@ pub(super) struct Peer {
 
 /// What the peer noticed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// A whole request was read, on this connection.
     Requested(usize),
     /// The client closed this connection, or the peer did.
@@ -47,7 +47,7 @@ struct Shared {
 
 impl Peer {
     /// Runs `script` for every connection; when it returns, the connection is closed.
-    pub(super) fn start(
+    pub(crate) fn start(
         script: impl Fn(&mut Connection) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
@@ -75,7 +75,7 @@ impl Peer {
     }
 
     /// Answers every request of every connection with these bytes.
-    pub(super) fn answering(answer: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn answering(answer: impl Into<Vec<u8>>) -> Self {
         let answer = answer.into();
         Self::start(move |connection| {
             while connection.read_request()?.is_some() {
@@ -86,7 +86,7 @@ impl Peer {
     }
 
     /// Reads one request and never answers.
-    pub(super) fn silent() -> Self {
+    pub(crate) fn silent() -> Self {
         Self::start(|connection| {
             connection.read_request()?;
             connection.wait_for_close();
@@ -95,37 +95,32 @@ impl Peer {
     }
 
     /// `http://127.0.0.1:…` followed by `path`.
-    pub(super) fn url(&self, path: &str) -> String {
+    pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// How many connections were accepted.
-    pub(super) fn accepted(&self) -> usize {
+    pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
     /// How many whole requests were read.
-    pub(super) fn requests(&self) -> usize {
+    pub(crate) fn requests(&self) -> usize {
         self.shared.requests.load(Ordering::SeqCst)
     }
 
     /// The next event, in the order in which the peer noticed them.
-    pub(super) async fn event(&self) -> Event {
+    pub(crate) async fn event(&self) -> Event {
         self.events.recv().await.expect("the peer holds a sender")
     }
 
-    /// An event that has happened already.
-    pub(super) fn try_event(&self) -> Option<Event> {
-        self.events.try_recv().ok()
-    }
-
     /// Waits for the next request.
-    pub(super) async fn requested(&self) {
+    pub(crate) async fn requested(&self) {
         while !matches!(self.event().await, Event::Requested(_)) {}
     }
 
     /// Waits for the next close.
-    pub(super) async fn closed(&self) -> Instant {
+    pub(crate) async fn closed(&self) -> Instant {
         loop {
             if let Event::Closed(_, at) = self.event().await {
                 return at;
@@ -204,10 +199,10 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// One accepted connection, for a script.
-pub(super) struct Connection<'a> {
+pub(crate) struct Connection<'a> {
     stream: TcpStream,
     /// Counts from 0, in the order in which they were accepted.
-    pub(super) number: usize,
+    pub(crate) number: usize,
     shared: &'a Shared,
     /// Read and not yet part of a request.
     pending: Vec<u8>,
@@ -215,15 +210,15 @@ pub(super) struct Connection<'a> {
 
 /// One request as it was received.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// The request line and the headers.
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 impl Connection<'_> {
     /// Reads one whole request. None if the client closed the connection before it.
-    pub(super) fn read_request(&mut self) -> io::Result<Option<Request>> {
+    pub(crate) fn read_request(&mut self) -> io::Result<Option<Request>> {
         let Some(end) = self.fill_until(|pending| find(pending, b"\r\n\r\n"))? else {
             return Ok(None);
         };
@@ -245,19 +240,19 @@ impl Connection<'_> {
         Ok(Some(Request { head, body }))
     }
 
-    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }
 
     /// Reads and forgets until the client closes the connection.
-    pub(super) fn wait_for_close(&mut self) {
+    pub(crate) fn wait_for_close(&mut self) {
         let mut buffer = [0; 1024];
         while matches!(self.stream.read(&mut buffer), Ok(1..)) {}
     }
 
     /// Waits until at least one byte of a request is there, and leaves it unread. Closing a socket
     /// with unread bytes resets the connection instead of ending it.
-    pub(super) fn wait_for_bytes(&mut self) -> io::Result<()> {
+    pub(crate) fn wait_for_bytes(&mut self) -> io::Result<()> {
         self.stream.peek(&mut [0]).map(drop)
     }
 
@@ -275,8 +270,44 @@ impl Connection<'_> {
     }
 }
 
+/// A listener that accepts nobody and whose backlog is full, so that a connect to it hangs.
+pub(crate) struct Crowd {
+    address: SocketAddr,
+    _listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl Crowd {
+    /// None where connects do not hang like this.
+    pub(crate) fn gather() -> Option<Self> {
+        if !cfg!(target_os = "linux") {
+            return None;
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("a bound socket has a name");
+        let mut waiting = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&address, HANGS) {
+            waiting.push(stream);
+            // A system with a larger backlog than this is not worth so many descriptors.
+            if waiting.len() > 1000 {
+                return None;
+            }
+        }
+        Some(Self {
+            address,
+            _listener: listener,
+            _waiting: waiting,
+        })
+    }
+
+    /// `http://127.0.0.1:…` followed by `path`.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
 /// The value of a header of this name, if there is one.
-pub(super) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| {
         let (key, value) = line.split_once(':')?;
         key.eq_ignore_ascii_case(name).then(|| value.trim())
@@ -288,6 +319,9 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
         .windows(needle.len())
         .position(|window| window == needle)
 }
+
+/// On loopback, a connect takes no time or hangs.
+const HANGS: Duration = Duration::from_millis(300);
 
 /// How long a script waits for a client.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -1,10 +1,7 @@
 //! One exchange on a blocking thread, and what its failures mean.
 
 use std::{
-    error::Error as StdError,
-    fmt,
     io::{self, Read},
-    net::IpAddr,
     time::{Duration, Instant},
 };
 
@@ -16,7 +13,10 @@ use ureq::{
 };
 
 use super::UreqOptions;
-use crate::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits};
+use crate::client::{
+    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits,
+    target::{Target, header_text},
+};
 
 /// Sets the deadlines of ureq, none of which is set by default. A macro, because its builders for
 /// agents and for requests have no public trait in common.
@@ -54,7 +54,7 @@ impl Settings {
             RootCerts::new_with_certs(&roots)
         };
         Self {
-            user_agent: options.user_agent,
+            user_agent: header_text(&options.user_agent),
             tls: TlsConfig::builder().root_certs(roots).build(),
         }
     }
@@ -90,39 +90,28 @@ impl Exchanger {
     }
 
     pub(super) fn perform(&mut self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
-        let invalid = || HttpError::new(HttpErrorKind::InvalidUrl);
-        let uri: Uri = request.url.parse().map_err(|_| invalid())?;
-        let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
-            return Err(invalid());
-        };
-        let host = authority.host();
-        // The parser accepts any text as the port.
-        let has_port = authority.as_str().ends_with(host) || authority.port_u16().is_some();
-        if host.is_empty() || !has_port {
-            return Err(invalid());
-        }
+        let target = Target::new(&request.url)?;
         let shape = Shape {
             limits: request.limits,
-            is_literal: host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok(),
+            is_literal: target.address().is_some(),
         };
-        let origin = format!("{:?} {authority}", uri.scheme());
         let is_reused = self
             .kept
             .take()
-            .is_some_and(|(kept, since)| kept == origin && since.elapsed() < IDLE);
+            .is_some_and(|(kept, since)| kept == target.origin && since.elapsed() < IDLE);
 
-        let mut outcome = self.exchange(&uri, shape, &request.body);
+        let mut outcome = self.exchange(&target.uri, shape, &request.body);
         // The connection that failed is gone, so this makes a new one. A call is not repeated: the
         // server may have received it, and nobody wants a message twice.
         if is_reused
             && request.lane == Lane::Poll
             && matches!(&outcome, Err(failure) if failure.is_stale())
         {
-            outcome = self.exchange(&uri, shape, &request.body);
+            outcome = self.exchange(&target.uri, shape, &request.body);
         }
-        let (response, keeps) = outcome.map_err(|failure| failure.into_error(&uri))?;
+        let (response, keeps) = outcome.map_err(|failure| failure.into_error(&target))?;
         if keeps {
-            self.kept = Some((origin, Instant::now()));
+            self.kept = Some((target.origin, Instant::now()));
         }
         Ok(response)
     }
@@ -218,47 +207,19 @@ impl Failure {
         }
     }
 
-    fn into_error(self, uri: &Uri) -> HttpError {
-        let error = HttpError::new(self.kind());
+    fn into_error(self, target: &Target) -> HttpError {
+        let kind = self.kind();
         match self.error {
             // These hold the URL, or what was made of it.
-            Error::BadUri(_) | Error::Http(_) | Error::Other(_) => error,
-            Error::Io(cause) if cause.raw_os_error().is_some() => error.with_source(cause),
-            other => match Cause::new(other.to_string(), uri) {
-                Some(cause) => error.with_source(cause),
-                None => error,
-            },
+            Error::BadUri(_) | Error::Http(_) | Error::Other(_) => HttpError::new(kind),
+            // Only what the system says.
+            Error::Io(cause) if cause.raw_os_error().is_some() => {
+                HttpError::new(kind).with_source(cause)
+            }
+            other => target.explain(kind, other),
         }
     }
 }
-
-/// What an error of ureq says, as text: its fields may hold more than it says.
-struct Cause(String);
-
-impl Cause {
-    /// None if the text repeats a part of the path, which contains the token.
-    fn new(text: String, uri: &Uri) -> Option<Self> {
-        let mut parts = uri
-            .path()
-            .split('/')
-            .filter(|part| part.len() >= MIN_SECRET);
-        parts.all(|part| !text.contains(part)).then_some(Self(text))
-    }
-}
-
-impl fmt::Debug for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl StdError for Cause {}
 
 /// How long a connection may rest before it is replaced instead of used: shorter than servers keep
 /// theirs, because a call that meets such a close fails.
@@ -266,6 +227,3 @@ pub(super) const IDLE: Duration = Duration::from_secs(15);
 
 /// For how many servers a thread keeps a connection. Most clients have one.
 const MAX_HOSTS: usize = 4;
-
-/// Parts of a path shorter than this hold no token.
-const MIN_SECRET: usize = 8;

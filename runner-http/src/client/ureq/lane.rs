@@ -62,6 +62,27 @@ impl Threads {
     }
 }
 
+#[cfg(all(test, feature = "test-util"))]
+impl Threads {
+    /// How many threads have a place, are idle among them, requests wait, and threads were cut.
+    pub(super) fn counts(&self) -> (usize, usize, usize, usize) {
+        let state = self.shared.lock();
+        (
+            state.threads,
+            state.idle.len(),
+            state.queue.len(),
+            state.detached,
+        )
+    }
+
+    /// Whether a thread has taken a request up.
+    pub(super) fn is_live(&self) -> bool {
+        let state = self.shared.lock();
+        let mut running = state.running.values();
+        running.any(|running| matches!(running, Running::Live(_)))
+    }
+}
+
 impl Drop for Threads {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
@@ -145,6 +166,8 @@ enum Running {
     Starting,
     /// Shutting this agent down ends it.
     Live(Agent),
+    /// Cut before that; the thread goes on to the next.
+    Skipped,
     /// Cut; the thread keeps its place.
     Cut,
     /// Cut; the place of the thread is taken by another, and it ends.
@@ -227,7 +250,10 @@ impl Shared {
                 });
                 // The thread is free before the answer is known, so that a caller who waits for
                 // one answer before the next request uses one connection.
-                let next = self.settle(thread, id, &mut exchanger);
+                let (is_cut, next) = self.settle(thread, id);
+                if is_cut {
+                    exchanger = Exchanger::new(&self.settings);
+                }
                 if let Some(outcome) = outcome {
                     // Nobody waits any more if the future was dropped.
                     let _ = answer.send(outcome);
@@ -255,29 +281,26 @@ impl Shared {
         begins
     }
 
-    /// Ends a job and decides what its thread does now.
-    fn settle(&self, thread: u64, id: u64, exchanger: &mut Exchanger) -> Next {
+    /// Ends a job and decides what its thread does now. True if its agent was shut down.
+    fn settle(&self, thread: u64, id: u64) -> (bool, Next) {
         let mut state = self.lock();
-        match state.running.remove(&id).expect("only settle removes it") {
-            Running::Detached => {
-                state.detached -= 1;
-                return Next::End;
-            }
-            // Its agent may have been shut down.
-            Running::Cut => *exchanger = Exchanger::new(&self.settings),
-            Running::Starting | Running::Live(_) => {}
+        let running = state.running.remove(&id).expect("only settle removes it");
+        if let Running::Detached = running {
+            state.detached -= 1;
+            return (true, Next::End);
         }
+        let is_cut = matches!(running, Running::Cut);
         if let Some(job) = state.queue.pop_front() {
             state.running.insert(job.id, Running::Starting);
-            return Next::Run(job);
+            return (is_cut, Next::Run(job));
         }
         if state.is_closed {
             state.threads -= 1;
-            return Next::End;
+            return (is_cut, Next::End);
         }
         let (sender, jobs) = mpsc::sync_channel(1);
         state.idle.push((thread, sender));
-        Next::Wait(jobs)
+        (is_cut, Next::Wait(jobs))
     }
 
     /// Takes a thread that was idle for too long off the list. False if it just got a job.
@@ -301,7 +324,7 @@ impl Shared {
         let detach = state.detached < self.limit;
         let agent = match state.running.get_mut(&id) {
             Some(running @ Running::Starting) => {
-                *running = Running::Cut;
+                *running = Running::Skipped;
                 return;
             }
             Some(running @ Running::Live(_)) => {
@@ -316,7 +339,7 @@ impl Shared {
                 agent
             }
             // The answer is on its way, or was given to a receiver that has gone.
-            Some(Running::Cut | Running::Detached) | None => return,
+            Some(Running::Skipped | Running::Cut | Running::Detached) | None => return,
         };
         let mut refused = None;
         if detach {

@@ -2,6 +2,8 @@
 
 mod exchange;
 mod lane;
+#[cfg(all(test, feature = "test-util"))]
+mod tests;
 
 use std::{fmt, num::NonZeroUsize, sync::Arc};
 
@@ -18,7 +20,9 @@ use super::{HttpClient, HttpError, HttpRequest, HttpResponse, Lane};
 /// - [`Lane::Call`]: at most [`threads`](UreqOptions::threads) calls at a time, each thread with a
 ///   connection of its own. Further calls wait; the wait is not part of any limit.
 ///
-/// Proxies named by environment variables are not used, and cookies are not kept.
+/// Proxies named by environment variables are not used, and cookies are not kept. A name is looked
+/// up before every request, also if its connection is kept, on a thread that ends with the look-up:
+/// `ureq` offers no other way to bound it. An IP address in the URL needs none.
 ///
 /// # Cancel safety
 ///
@@ -52,10 +56,12 @@ pub struct UreqOptions {
     /// How many calls run at a time, each on a thread. Default: 16, which at 50 ms a call sends
     /// 320 messages a second, ten times what the Bot API allows.
     pub threads: NonZeroUsize,
-    /// What the client calls itself. Default: this crate and its version.
+    /// What the client calls itself, in printable ASCII: the rest is left out. Default: this crate
+    /// and its version.
     pub user_agent: String,
     /// The certificates trusted as roots, in DER, instead of those of Mozilla: for a Bot API server
-    /// of your own. Default: none, so those of Mozilla are used.
+    /// of your own. One that cannot be parsed is not trusted. Default: none, so those of Mozilla
+    /// are used.
     pub root_certificates: Vec<Vec<u8>>,
 }
 

@@ -7,10 +7,10 @@ use std::{
 
 use futures::future::{Either, join_all, select};
 
-use super::{JSON, LANES, Lab, PATH, call, cases, eventually, ok, to};
+use super::{JSON, LANES, Lab, PATH, call, cases, eventually, limited, ok, to};
 use crate::{
     client::{HttpClient, HttpRequest},
-    testing::peer::Peer,
+    testing::peer::{Crowd, Peer},
 };
 
 cases![
@@ -19,6 +19,7 @@ cases![
     dropped_futures_leave_places_free,
     dropped_futures_leave_no_thread_and_no_descriptor,
     a_future_dropped_at_once_is_harmless,
+    a_future_dropped_in_a_connect_leaves_its_place_free,
 ];
 
 async fn a_dropped_future_closes_its_connection<C: HttpClient>(lab: &Lab<'_, C>) {
@@ -117,6 +118,25 @@ async fn a_future_dropped_at_once_is_harmless<C: HttpClient>(lab: &Lab<'_, C>) {
     }
 }
 
+async fn a_future_dropped_in_a_connect_leaves_its_place_free<C: HttpClient>(lab: &Lab<'_, C>) {
+    let Some(crowd) = Crowd::gather() else { return };
+    let peer = Peer::answering(ok(JSON));
+    let client = lab.client();
+    for lane in LANES {
+        for _ in 0..10 {
+            let request = limited(to(crowd.url(PATH), lane), |limits| {
+                limits.connect = CONNECT;
+            });
+            let mut hanging = pin!(client.send(request));
+            assert!(futures::poll!(&mut hanging).is_pending());
+        }
+        let start = Instant::now();
+        lab.answer(&client, to(peer.url(PATH), lane)).await;
+        let took = start.elapsed();
+        assert!(took < CONNECT / 2, "{lane:?}: answered after {took:?}");
+    }
+}
+
 /// Sends a request, drops the future when the peer has read it, and returns when that was.
 async fn cancel<C: HttpClient>(
     lab: &Lab<'_, C>,
@@ -159,6 +179,9 @@ impl Counts {
 
 /// More than any client has threads, and enough to measure.
 const CANCELS: usize = 100;
+
+/// How long a connect hangs if nothing cuts it.
+const CONNECT: Duration = Duration::from_secs(2);
 
 /// The contract says 50 ms; a busy machine may need longer to notice.
 const BOUND: Duration = Duration::from_secs(1);

@@ -62,6 +62,8 @@ pub(super) fn names() -> Vec<&'static str> {
 pub(super) struct Lab<'a, C> {
     make: &'a (dyn Fn() -> C + Sync),
     alarm: Alarm,
+    /// How long a case may take for a single step.
+    pub(super) patience: Duration,
     /// From the drop of a future until the peer saw the close.
     pub(super) cancels: Mutex<Vec<Duration>>,
 }
@@ -71,6 +73,7 @@ impl<'a, C: HttpClient> Lab<'a, C> {
         Self {
             make,
             alarm: Alarm::new(),
+            patience: PATIENCE,
             cancels: Mutex::default(),
         }
     }
@@ -81,9 +84,9 @@ impl<'a, C: HttpClient> Lab<'a, C> {
 
     /// The output of `future`; a case that hangs fails instead.
     async fn soon<F: Future>(&self, future: F) -> F::Output {
-        match self.alarm.within(PATIENCE, future).await {
+        match self.alarm.within(self.patience, future).await {
             Some(output) => output,
-            None => panic!("nothing happened for {PATIENCE:?}"),
+            None => panic!("nothing happened for {:?}", self.patience),
         }
     }
 
@@ -180,5 +183,5 @@ const SECRET: &str = "AAHconformanceTokenThatMustNotBeSeen";
 const PATH: &str = "/bot123456789:AAHconformanceTokenThatMustNotBeSeen/getMe";
 const JSON: &str = r#"{"ok":true,"result":{"id":1}}"#;
 
-/// How long a case may take for a single step.
+/// The usual one.
 const PATIENCE: Duration = Duration::from_secs(20);

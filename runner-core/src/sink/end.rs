@@ -1,0 +1,124 @@
+//! How the queue comes to its end: gracefully, at a limit, by itself, or with its runtime.
+
+use super::{
+    node::{Cancel, State},
+    order::{Chain, KeyOrder},
+    outcome::{Ending, Fault, Unsettled},
+    queue::{Effects, Phase, Queue},
+};
+use crate::ticket::Ticket;
+
+impl<U> Queue<U> {
+    /// Stops intake. What is held still starts; what waits for a retry is tried at once.
+    pub(crate) fn stop(&mut self) -> Effects<U> {
+        let mut effects = Effects::default();
+        if self.phase == Phase::Open {
+            self.phase = Phase::Stopping;
+            let mut tickets: Vec<Ticket> = std::mem::take(&mut self.retries)
+                .into_iter()
+                .map(|(_, ticket)| ticket)
+                .collect();
+            tickets.sort_unstable();
+            for ticket in tickets {
+                self.nodes[ticket.index as usize].last_chance = true;
+                self.retry_now(ticket);
+            }
+            effects.recruits = self.recruit();
+        }
+        self.wake_satisfied(&mut effects.wakers);
+        effects
+    }
+
+    /// Abandons all that has not started, and tells all that runs to end.
+    pub(crate) fn abandon(&mut self) -> Effects<U> {
+        let mut effects = Effects::default();
+        self.abandon_unstarted();
+        self.phase = Phase::Closed;
+        // A time-out from now on would only turn the end into a question to the policy.
+        self.stop_all_clocks();
+        for (_, node) in &mut self.nodes {
+            node.cancel = Some(Cancel::Abandon);
+            effects.wakers.extend(node.waker.take());
+        }
+        self.wake_satisfied(&mut effects.wakers);
+        effects
+    }
+
+    /// Lists every update whose handler has still not ended as abandoned, and forgets about it.
+    pub(crate) fn give_up(&mut self) {
+        for (_, node) in &mut self.nodes {
+            if !std::mem::replace(&mut node.reported, true) {
+                self.counters.abandoned += 1;
+                self.abandoned.push(Unsettled {
+                    share: node.share.clone(),
+                    seq: node.seq,
+                    attempt: node.attempt,
+                    started: node.was_handled(true),
+                    unresponsive: true,
+                });
+            }
+        }
+    }
+
+    /// A task was dropped before it ended: its runtime is gone, and so are all other tasks.
+    pub(crate) fn worker_lost(&mut self, ticket: Option<Ticket>, hungry: bool) -> Effects<U> {
+        let mut effects = Effects::default();
+        if hungry {
+            self.hungry -= 1;
+        }
+        effects.fault = self.halt(Fault::RuntimeGone);
+        self.phase = Phase::Closed;
+        if let Some(ticket) = ticket {
+            self.stop_clock(ticket.index);
+            match self.nodes[ticket.index as usize].state {
+                State::Detached => self.detached -= 1,
+                _ => self.running -= 1,
+            }
+            let arrived = self.nodes[ticket.index as usize].arrived;
+            self.release(ticket, Ending::Abandoned, || arrived, &mut effects);
+        }
+        self.wake_satisfied(&mut effects.wakers);
+        effects
+    }
+
+    /// Nothing starts any more. The first reason counts; a later one is returned.
+    pub(super) fn halt(&mut self, fault: Fault) -> Option<Fault> {
+        let mut fault = Some(fault);
+        if self.fault.is_none() {
+            self.fault = fault.take();
+        }
+        if matches!(self.phase, Phase::Open | Phase::Stopping) {
+            self.phase = Phase::Halted;
+        }
+        self.abandon_unstarted();
+        fault
+    }
+
+    /// Lists every update that has not been started, or waits for a retry, as abandoned.
+    fn abandon_unstarted(&mut self) {
+        self.ready.clear();
+        self.again.clear();
+        self.retries.clear();
+        self.waiting = 0;
+        // The order is of no further use: nothing starts after this.
+        self.order = KeyOrder::new(false);
+        for index in 0..self.nodes.capacity() {
+            let Some(node) = self.nodes.get_mut(index) else {
+                continue;
+            };
+            node.chain = Chain::EMPTY;
+            if matches!(node.state, State::Waiting | State::Ready | State::Retrying) {
+                let node = self.nodes.remove(index);
+                let started = node.was_handled(false);
+                self.counters.abandoned += 1;
+                self.abandoned.push(Unsettled {
+                    share: node.share,
+                    seq: node.seq,
+                    attempt: node.attempt,
+                    started,
+                    unresponsive: false,
+                });
+            }
+        }
+    }
+}

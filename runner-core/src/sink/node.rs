@@ -1,0 +1,74 @@
+//! One update in the queue, and how far it has come.
+
+use std::{num::NonZeroU32, task::Waker, time::Instant};
+
+use super::order::Chain;
+use crate::{Cause, delivery::Share};
+
+/// One held update.
+pub(super) struct Node<U> {
+    pub(super) share: Share<U>,
+    pub(super) seq: u64,
+    pub(super) arrived: Instant,
+    pub(super) deadline: Option<Instant>,
+    pub(super) waker: Option<Waker>,
+    /// Set if it must not be handled but goes to the policy at once. Stays set: without its keys it
+    /// would overtake others at a later attempt as well.
+    pub(super) preset: Option<Box<Cause>>,
+    pub(super) chain: Chain,
+    pub(super) predecessors: u32,
+    /// Neighbours by deadline.
+    pub(super) previous: u32,
+    pub(super) next: u32,
+    pub(super) attempt: NonZeroU32,
+    pub(super) state: State,
+    pub(super) cancel: Option<Cancel>,
+    pub(super) clock: Clock,
+    /// The policy is being asked.
+    pub(super) deciding: bool,
+    pub(super) pended: bool,
+    /// Its one attempt after `stop` has been granted.
+    pub(super) last_chance: bool,
+    /// Listed as abandoned although its handler has not ended.
+    pub(super) reported: bool,
+}
+
+/// Where a held update is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Waiting,
+    Ready,
+    Running,
+    Retrying,
+    Detached,
+}
+
+/// Which timer a running update is subject to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Clock {
+    /// Not started.
+    Off,
+    /// In the list of all that share the timeout.
+    Listed,
+    /// In the set of moved deadlines.
+    Moved,
+    /// It has run out, and the handler goes on.
+    Expired,
+}
+
+/// Why a running handler must be dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cancel {
+    Timeout,
+    Abandon,
+}
+
+/// No neighbour.
+pub(super) const NONE: u32 = u32::MAX;
+
+impl<U> Node<U> {
+    /// Whether a handler has seen it: in an earlier attempt, or in this one if that has begun.
+    pub(super) fn was_handled(&self, begun: bool) -> bool {
+        self.preset.is_none() && (begun || self.attempt > NonZeroU32::MIN)
+    }
+}

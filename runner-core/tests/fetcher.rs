@@ -1,0 +1,611 @@
+//! The offset: where it goes, when the server knows it, and what comes again.
+
+#[path = "common/api.rs"]
+mod api;
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use api::{Api, Delete, Raw, Reply};
+use common::{MS, SECOND, n, runtime};
+use runner_core::{
+    Confirmation, Conflict, Delivery, ErrorPolicy, Failure, Fate, FetchOptions, RunError, RunState,
+    Runner, RunnerHandle, RuntimeExt, SinkOptions, SourceError, SupplyError, UpdateConsumer,
+    UpdateFetcher, UpdateSupplier, Verdict,
+    testing::{SimRuntime, for_each_seed},
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn fetcher(sim: &SimRuntime, api: &Api) -> UpdateFetcher<Api> {
+    UpdateFetcher::new(runtime(sim), api.clone())
+}
+
+fn runner<C: UpdateConsumer<Raw>>(
+    sim: &SimRuntime,
+    api: &Api,
+    consumer: C,
+) -> Runner<UpdateFetcher<Api>, C> {
+    Runner::new(runtime(sim), fetcher(sim, api), consumer)
+}
+
+/// Every update takes `span`.
+fn taking(sim: &SimRuntime, span: Duration) -> impl UpdateConsumer<Raw> + use<> {
+    let sim = sim.clone();
+    move |_: Delivery<Raw>| {
+        let sim = sim.clone();
+        async move { sim.sleep(span).await }
+    }
+}
+
+fn start(sim: &SimRuntime, api: &Api) -> RunnerHandle<Raw> {
+    runner(sim, api, taking(sim, Duration::ZERO)).start()
+}
+
+fn transient() -> SupplyError {
+    SupplyError::transient("connection reset")
+}
+
+fn poller() -> SupplyError {
+    SupplyError::conflict(Conflict::Poller, "terminated by other getUpdates request")
+}
+
+fn webhook() -> SupplyError {
+    SupplyError::conflict(Conflict::Webhook, "webhook is active")
+}
+
+/// Fetches once, without a source.
+fn supply(sim: &SimRuntime, fetcher: &mut UpdateFetcher<Api>) -> Vec<i64> {
+    let batch = sim.block_on(fetcher.supply(n(100))).unwrap();
+    batch.iter().map(|raw| raw.id).collect()
+}
+
+#[test]
+fn every_update_is_fetched_once_and_in_order() {
+    for_each_seed(50, |sim| {
+        let api = Api::new(&sim);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let handle = runner(&sim, &api, move |update: Delivery<Raw>| {
+            let sender = sender.clone();
+            async move { sender.send(update.id).unwrap() }
+        })
+        .sink(SinkOptions::sequential())
+        .start();
+        for id in 0..500 {
+            api.push([id]);
+            sim.advance(MS * u32::try_from(sim.below(3)).unwrap());
+        }
+        sim.advance(SECOND);
+        sim.block_on(handle.stop()).unwrap();
+        let ids: Vec<i64> = receiver.try_iter().collect();
+        assert_eq!(ids, (0..500).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn the_offset_is_what_follows_the_last_answer() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    let mut fetcher = fetcher(&sim, &api);
+    api.push([7, 8, 30]);
+    assert_eq!(supply(&sim, &mut fetcher), [7, 8, 30]);
+    api.script([Reply::Ids(Vec::new())]);
+    assert_eq!(supply(&sim, &mut fetcher), []);
+    api.push([31]);
+    assert_eq!(supply(&sim, &mut fetcher), [31]);
+    assert_eq!(api.offsets(), [None, Some(31), Some(31)]);
+}
+
+#[test]
+fn a_jump_downwards_is_followed() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    let mut fetcher = fetcher(&sim, &api);
+    api.push([900_000]);
+    supply(&sim, &mut fetcher);
+    // After a week without updates.
+    api.forget();
+    api.push([20, 21]);
+    assert_eq!(supply(&sim, &mut fetcher), [20, 21]);
+    api.push([22]);
+    assert_eq!(supply(&sim, &mut fetcher), [22]);
+    assert_eq!(api.offsets(), [None, Some(900_001), Some(22)]);
+}
+
+#[test]
+fn a_dropped_call_loses_nothing_and_moves_nothing() {
+    for_each_seed(50, |sim| {
+        let api = Api::new(&sim);
+        let mut fetcher = fetcher(&sim, &api);
+        let mut got = Vec::new();
+        for id in 0..200 {
+            api.push([id]);
+            api.script([Reply::Late(MS * u32::try_from(sim.below(3)).unwrap())]);
+            let patience = MS * u32::try_from(sim.below(3)).unwrap();
+            let batch = sim.block_on(sim.timeout(patience, fetcher.supply(n(100))));
+            if let Some(batch) = batch {
+                got.extend(batch.unwrap().iter().map(|raw| raw.id));
+            }
+        }
+        got.extend(supply(&sim, &mut fetcher));
+        assert_eq!(got, (0..200).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn limits_timeouts_and_kinds_are_those_asked_for() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    let options = FetchOptions::default()
+        .limit(40)
+        .timeout(Duration::from_millis(20_900))
+        .margin(5 * SECOND)
+        .allowed_updates(["message", "chat_member"]);
+    let mut fetcher = fetcher(&sim, &api).options(options);
+    // The first call may have to wait for a login.
+    assert_eq!(fetcher.call_timeout(), Some(55 * SECOND));
+    api.push(0..1_000);
+    for (asked, used) in [(1, 1), (39, 39), (41, 40), (100_000, 40)] {
+        sim.block_on(fetcher.supply(n(asked))).unwrap();
+        let poll = api.last_poll();
+        assert_eq!((poll.limit, poll.timeout), (used, 20 * SECOND));
+        let kinds = ["message".to_owned(), "chat_member".to_owned()];
+        assert_eq!(poll.allowed_updates.as_deref(), Some(&kinds[..]));
+        assert_eq!(fetcher.call_timeout(), Some(25 * SECOND));
+    }
+    let plain = UpdateFetcher::new(runtime(&sim), api.clone());
+    assert_eq!(plain.call_timeout(), Some(75 * SECOND));
+}
+
+#[test]
+fn a_connection_that_is_half_open_costs_one_deadline() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push([1]);
+    api.script([Reply::Answer, Reply::Hang]);
+    let handle = start(&sim, &api);
+    sim.advance(SECOND);
+    api.push([2]);
+    sim.advance(44 * SECOND + 499 * MS);
+    assert_eq!(handle.stats().counters.finished, 1);
+    // After the deadline of 45 s and a backoff between half a second and one.
+    sim.advance(SECOND / 2 + MS);
+    assert_eq!(handle.stats().counters.finished, 2);
+}
+
+#[test]
+fn empty_answers_that_come_too_early_are_followed_by_a_pause() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script((0..10).map(|_| Reply::Ids(Vec::new())));
+    let handle = start(&sim, &api);
+    sim.advance(7 * SECOND + 500 * MS);
+    let times: Vec<Duration> = api.polls().iter().map(|poll| poll.at).collect();
+    let expected = [0, 0, 0, 1, 2, 3, 4, 5, 6, 7].map(Duration::from_secs);
+    assert_eq!(times, expected);
+    // Updates end the row, and the pause can be stopped.
+    sim.advance(SECOND);
+    api.push([1]);
+    sim.run_until_idle();
+    api.script((0..9).map(|_| Reply::Ids(Vec::new())));
+    api.push([2]);
+    sim.advance(SECOND / 2);
+    let before = sim.elapsed();
+    sim.block_on(handle.stop()).unwrap();
+    assert_eq!(sim.elapsed(), before);
+}
+
+#[test]
+fn nothing_to_confirm_means_no_request() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    let handle = start(&sim, &api);
+    sim.advance(45 * SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(report.confirmation, Confirmation::NotNeeded);
+    assert_eq!(api.polls().len(), 2);
+}
+
+#[test]
+fn an_answer_that_followed_confirms_without_a_request() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push([1, 2]);
+    let handle = start(&sim, &api);
+    sim.advance(30 * SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(report.confirmation, Confirmation::Confirmed { position: 3 });
+    // The first one, the one that timed out, and the one that was cut short.
+    assert_eq!(api.offsets(), [None, Some(3), Some(3)]);
+    assert_eq!(api.queue(), []);
+}
+
+#[test]
+fn a_poll_that_waited_for_a_second_is_assumed_to_confirm() {
+    for (waited, assumed) in [(SECOND, true), (SECOND - MS, false)] {
+        let sim = SimRuntime::new(1);
+        let api = Api::new(&sim);
+        api.push([1, 2]);
+        let handle = start(&sim, &api);
+        sim.advance(waited);
+        let report = sim.block_on(handle.stop()).unwrap();
+        let position = 3;
+        let expected = if assumed {
+            Confirmation::Assumed { position }
+        } else {
+            Confirmation::Confirmed { position }
+        };
+        assert_eq!(report.confirmation, expected);
+        assert_eq!(api.polls().len(), 2 + usize::from(!assumed));
+        let last = api.last_poll();
+        assert_eq!(last.offset, Some(3));
+        if !assumed {
+            assert_eq!((last.limit, last.timeout), (1, Duration::ZERO));
+        }
+    }
+}
+
+#[test]
+fn a_dead_connection_is_not_assumed_to_have_confirmed() {
+    for_each_seed(20, |sim| {
+        let api = Api::new(&sim);
+        api.push([1, 2]);
+        api.script([Reply::Answer, Reply::Hang, Reply::Hang]);
+        let handle = start(&sim, &api);
+        // The deadline drops the call; the stop comes during the backoff.
+        sim.advance(45 * SECOND + SECOND / 4);
+        assert_eq!(handle.health().state, RunState::Backoff);
+        let before = sim.elapsed();
+        let report = sim.block_on(handle.stop()).unwrap();
+        assert_eq!(
+            report.confirmation,
+            Confirmation::Unconfirmed { position: 3 }
+        );
+        assert_eq!(sim.elapsed() - before, SECOND);
+    });
+}
+
+#[test]
+fn a_confirmation_that_the_server_slows_down_is_assumed() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push([1, 2]);
+    // The same offset twice within three seconds: the second request is held.
+    api.script([Reply::Answer, Reply::Answer, Reply::Late(3 * SECOND)]);
+    let handle = start(&sim, &api);
+    sim.advance(SECOND / 2);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(report.confirmation, Confirmation::Assumed { position: 3 });
+    assert_eq!(api.queue(), []);
+}
+
+#[test]
+fn at_capacity_a_stop_confirms_with_one_request() {
+    for_each_seed(20, |sim| {
+        let api = Api::new(&sim);
+        api.push(0..10);
+        let handle = runner(&sim, &api, taking(&sim, MINUTE))
+            .sink(SinkOptions::concurrent().concurrency(n(10)).prefetch(0))
+            .start();
+        sim.advance(SECOND);
+        assert_eq!(api.polls().len(), 1);
+        let stopped = handle.stop();
+        api.push([10]);
+        let report = sim.block_on(stopped).unwrap();
+        assert_eq!(report.counters.finished, 10);
+        assert_eq!(
+            report.confirmation,
+            Confirmation::Confirmed { position: 10 }
+        );
+        assert_eq!(api.offsets(), [None, Some(10)]);
+        // What the request returned is not confirmed.
+        assert_eq!(api.queue(), [10]);
+    });
+}
+
+#[test]
+fn a_confirmation_that_fails_says_so() {
+    let failures: [(Reply, Duration); 4] = [
+        (Reply::Fail(Duration::ZERO, transient()), Duration::ZERO),
+        (Reply::Fail(Duration::ZERO, webhook()), Duration::ZERO),
+        (
+            Reply::Fail(
+                Duration::ZERO,
+                SupplyError::retry_after(MINUTE, "too many requests"),
+            ),
+            Duration::ZERO,
+        ),
+        (Reply::Hang, SECOND),
+    ];
+    for (reply, takes) in failures {
+        let sim = SimRuntime::new(1);
+        let api = Api::new(&sim);
+        api.push([1]);
+        api.script([Reply::Answer, reply]);
+        let handle = runner(&sim, &api, taking(&sim, SECOND))
+            .sink(SinkOptions::sequential())
+            .start();
+        sim.advance(SECOND / 2);
+        let report = sim.block_on(handle.stop()).unwrap();
+        assert_eq!(
+            report.confirmation,
+            Confirmation::Unconfirmed { position: 2 }
+        );
+        assert_eq!(sim.elapsed(), SECOND + takes);
+    }
+}
+
+#[test]
+fn a_conflict_with_another_poller_confirms_too() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push([1]);
+    api.script([Reply::Answer, Reply::Fail(SECOND / 2, poller())]);
+    let handle = start(&sim, &api);
+    sim.advance(SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(report.confirmation, Confirmation::Confirmed { position: 2 });
+    assert_eq!(api.polls().len(), 2);
+}
+
+#[test]
+fn what_failed_to_be_confirmed_is_confirmed_by_the_next_run() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push([1]);
+    api.script([
+        Reply::Answer,
+        Reply::Fail(Duration::ZERO, transient()),
+        Reply::Answer,
+    ]);
+    let handle = runner(&sim, &api, taking(&sim, SECOND))
+        .sink(SinkOptions::sequential())
+        .start();
+    sim.run_until_idle();
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(
+        report.confirmation,
+        Confirmation::Unconfirmed { position: 2 }
+    );
+    handle.start().unwrap();
+    sim.advance(40 * SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(report.confirmation, Confirmation::Confirmed { position: 2 });
+    assert_eq!(report.counters.supplied, 0);
+    handle.start().unwrap();
+    sim.advance(40 * SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(report.confirmation, Confirmation::NotNeeded);
+}
+
+/// Updates whose id is a multiple of ten never end.
+fn stuck_at_ten(sim: &SimRuntime) -> impl UpdateConsumer<Raw> + use<> {
+    let sim = sim.clone();
+    move |update: Delivery<Raw>| {
+        let sim = sim.clone();
+        async move {
+            if update.id % 10 == 0 {
+                std::future::pending::<()>().await;
+            }
+            sim.sleep(MS).await;
+        }
+    }
+}
+
+#[test]
+fn an_abandoned_update_and_all_after_it_come_again() {
+    for_each_seed(20, |sim| {
+        let api = Api::new(&sim);
+        api.push(7..13);
+        let handle = runner(&sim, &api, stuck_at_ten(&sim))
+            .sink(SinkOptions::batch())
+            .start();
+        sim.advance(SECOND);
+        let report = sim.block_on(handle.stop_within(SECOND)).unwrap();
+        assert_eq!(report.counters.finished, 5);
+        assert_eq!(report.abandoned.len(), 1);
+        assert_eq!(report.abandoned[0].update.id, 10);
+        assert_eq!(report.abandoned[0].fate, Fate::Redelivered);
+        assert_eq!(
+            report.confirmation,
+            Confirmation::Confirmed { position: 10 }
+        );
+        assert_eq!(api.queue(), [10, 11, 12]);
+
+        handle.start().unwrap();
+        sim.advance(SECOND);
+        // The one that is stuck, and two that were handled before.
+        let report = sim.block_on(handle.stop_within(SECOND)).unwrap();
+        assert_eq!(report.counters.supplied, 3);
+        assert_eq!(report.abandoned[0].fate, Fate::Redelivered);
+        // Only what it had said already.
+        assert_eq!(report.confirmation, Confirmation::NotNeeded);
+        assert_eq!(api.queue(), [10, 11, 12]);
+    });
+}
+
+#[test]
+fn what_the_server_has_forgotten_is_reported_as_lost() {
+    for_each_seed(20, |sim| {
+        let api = Api::new(&sim);
+        api.push(7..13);
+        let handle = runner(&sim, &api, stuck_at_ten(&sim)).start();
+        sim.advance(SECOND);
+        api.push([13, 20, 21]);
+        sim.advance(10 * MS);
+        let report = sim.block_on(handle.stop_within(SECOND)).unwrap();
+        let fates: Vec<_> = report
+            .abandoned
+            .iter()
+            .map(|abandoned| (abandoned.update.id, abandoned.fate))
+            .collect();
+        // 10 was in an earlier batch; the poll after 21 was under way when it was cut short.
+        assert_eq!(fates, [(10, Fate::Lost), (20, Fate::Lost)]);
+        let redelivered = api.queue();
+        handle.start().unwrap();
+        sim.advance(SECOND);
+        let report = sim.block_on(handle.stop_within(SECOND)).unwrap();
+        assert_eq!(report.counters.supplied, redelivered.len() as u64);
+    });
+}
+
+#[test]
+fn a_stopping_policy_leaves_its_update_for_the_next_run() {
+    struct StopAtFive;
+    impl ErrorPolicy<Raw> for StopAtFive {
+        async fn decide(&self, failure: Failure<Raw>) -> Verdict {
+            assert_eq!(failure.update.id, 5);
+            Verdict::Stop
+        }
+    }
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push(1..10);
+    let mut runner = runner(
+        &sim,
+        &api,
+        async |update: Delivery<Raw>| {
+            if update.id == 5 { Err("no") } else { Ok(()) }
+        },
+    )
+    .sink(SinkOptions::sequential())
+    .policy(StopAtFive);
+    for supplied in [9, 5] {
+        let error = sim.block_on(runner.run()).unwrap_err();
+        let RunError::Policy { report, .. } = error else {
+            panic!("{error:?}");
+        };
+        assert_eq!(report.counters.supplied, supplied);
+        assert_eq!(report.abandoned[0].update.id, 5);
+        assert_eq!(report.abandoned[0].fate, Fate::Redelivered);
+        assert_eq!(api.queue()[0], 5);
+    }
+}
+
+#[test]
+fn a_run_that_was_cut_short_goes_on_where_it_was() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push(7..13);
+    let mut runner = runner(&sim, &api, stuck_at_ten(&sim)).sink(SinkOptions::batch());
+    sim.block_on(async {
+        assert!(sim.timeout(SECOND, runner.run()).await.is_none());
+    });
+    // Nothing was confirmed by that.
+    assert_eq!(api.queue(), [7, 8, 9, 10, 11, 12]);
+    let handle = runner.start();
+    sim.advance(SECOND);
+    assert_eq!(handle.stats().counters.supplied, 3);
+    assert_eq!(api.queue(), [10, 11, 12]);
+}
+
+#[test]
+fn a_confirmation_that_is_cut_short_still_goes_back() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push([1, 2, 3]);
+    let mut fetcher = fetcher(&sim, &api);
+    assert_eq!(supply(&sim, &mut fetcher), [1, 2, 3]);
+    api.script([Reply::Hang]);
+    let closing = sim.block_on(sim.timeout(MS, fetcher.close(1)));
+    assert!(closing.is_none());
+    assert_eq!(supply(&sim, &mut fetcher), [2, 3]);
+    // Counted anew: the first of two.
+    let closing = sim.block_on(fetcher.close(1)).unwrap();
+    assert_eq!(closing.redelivers_from, Some(1));
+    assert_eq!(
+        closing.confirmation,
+        Confirmation::Confirmed { position: 3 }
+    );
+}
+
+#[test]
+fn pending_updates_are_dropped_once_if_asked_to() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push([1, 2]);
+    api.fail_delete(transient());
+    let options = FetchOptions::default().drop_pending_updates(true);
+    let fetcher = fetcher(&sim, &api).options(options);
+    let handle = Runner::new(runtime(&sim), fetcher, taking(&sim, MS)).start();
+    sim.advance(5 * SECOND);
+    // The first one failed and was repeated.
+    let deletes = api.deletes();
+    assert_eq!(deletes.len(), 2);
+    for delete in &deletes {
+        assert!(matches!(
+            delete,
+            Delete {
+                drop_pending_updates: true,
+                after_polls: 0,
+                ..
+            }
+        ));
+    }
+    api.push([3]);
+    sim.advance(SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(report.counters.finished, 1);
+    // Not again in the next run.
+    api.push([4]);
+    handle.start().unwrap();
+    sim.advance(SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(report.counters.finished, 1);
+    assert_eq!(api.deletes().len(), 2);
+}
+
+#[test]
+fn a_webhook_is_deleted_at_the_start_and_once_per_run_if_asked_to() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script([
+        Reply::Answer,
+        Reply::Fail(SECOND, webhook()),
+        Reply::Answer,
+        Reply::Fail(SECOND, webhook()),
+    ]);
+    api.push([1]);
+    let options = FetchOptions::default().delete_webhook(true);
+    let fetcher = fetcher(&sim, &api).options(options);
+    let handle = Runner::new(runtime(&sim), fetcher, taking(&sim, MS)).start();
+    sim.advance(SECOND);
+    api.push([2]);
+    let error = sim.block_on(handle.stopped()).unwrap_err();
+    assert_eq!(error.report().counters.finished, 2);
+    let RunError::Supply { source, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(matches!(**source, SourceError::Webhook(_)));
+    let deletes = api.deletes();
+    assert_eq!(deletes.len(), 2);
+    assert!(deletes.iter().all(|delete| !delete.drop_pending_updates));
+    assert_eq!((deletes[0].after_polls, deletes[1].after_polls), (0, 2));
+    // No backoff in between.
+    assert_eq!(deletes[1].at, SECOND);
+}
+
+#[test]
+fn without_being_asked_nothing_is_deleted() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script([Reply::Fail(Duration::ZERO, webhook())]);
+    let error = sim.block_on(start(&sim, &api).stopped()).unwrap_err();
+    assert!(matches!(error, RunError::Supply { .. }));
+    assert_eq!(api.deletes(), []);
+}
+
+#[test]
+fn a_fetcher_can_be_boxed_and_shown() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    let fetcher = fetcher(&sim, &api);
+    assert!(format!("{fetcher:?}").contains("offset: None"));
+    api.push([1]);
+    let boxed = runner_core::BoxSupplier::new(fetcher);
+    let handle = Runner::new(runtime(&sim), boxed, taking(&sim, MS)).start();
+    sim.advance(SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(report.counters.finished, 1);
+    assert!(Arc::strong_count(&report.abandoned) >= 1);
+}

@@ -1,0 +1,218 @@
+//! What one seed plays: its configuration, its updates, and the record that everyone writes.
+
+use std::{
+    num::NonZeroUsize,
+    panic::resume_unwind,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicIsize, Ordering},
+    },
+    time::Duration,
+};
+
+use runner_core::{Key, OnTimeout, SinkOptions, testing::SimRuntime};
+
+use crate::{coverage::Seen, dice::Dice, feed::FeedConfig, oracle::Oracle};
+
+/// Which of the three sinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Sequential,
+    Batch,
+    Concurrent,
+}
+
+/// Drawn once per seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) seed: u64,
+    pub(crate) mode: Mode,
+    pub(crate) concurrency: usize,
+    pub(crate) prefetch: usize,
+    pub(crate) max_waiting: usize,
+    pub(crate) max_waiting_per_key: Option<usize>,
+    pub(crate) workers: usize,
+    pub(crate) timeout: Option<Duration>,
+    /// How many may be detached; `None`: late handlers are cancelled.
+    pub(crate) detach: Option<usize>,
+    /// How many different keys there are.
+    pub(crate) keys: u64,
+    /// How many updates there are, repeated ones aside.
+    pub(crate) updates: u64,
+    pub(crate) rewinding: bool,
+    /// How many of a thousand handlers do something bad.
+    pub(crate) badness: u64,
+    /// Handlers may block; rarely, because it takes everybody's time.
+    pub(crate) blocking: bool,
+    pub(crate) feed: FeedConfig,
+    /// How long a call of the supplier may take.
+    pub(crate) call_timeout: Option<Duration>,
+}
+
+impl Config {
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, &[1]);
+        let mode = dice.pick(&[
+            (1, Mode::Sequential),
+            (1, Mode::Batch),
+            (6, Mode::Concurrent),
+        ]);
+        let concurrency = match mode {
+            Mode::Sequential => 1,
+            _ => dice.between(1, 20) as usize,
+        };
+        let prefetch = match mode {
+            Mode::Concurrent => dice.between(0, 30) as usize,
+            _ => 0,
+        };
+        let detach = (mode == Mode::Concurrent && dice.chance(400))
+            .then(|| dice.pick(&[(1, 1), (1, 3), (2, concurrency)]));
+        Self {
+            seed,
+            mode,
+            concurrency,
+            prefetch,
+            max_waiting: dice.between(1, 60) as usize,
+            max_waiting_per_key: dice.chance(300).then(|| dice.between(1, 4) as usize),
+            workers: dice.between(1, 4) as usize,
+            timeout: dice.chance(700).then(|| dice.ms(5, 150)),
+            detach,
+            keys: dice.between(1, 10),
+            updates: dice.between(20, 120),
+            rewinding: dice.chance(700),
+            badness: dice.pick(&[(1, 0), (3, 200), (3, 600)]),
+            blocking: dice.chance(400),
+            feed: FeedConfig::draw(&mut dice),
+            call_timeout: dice.chance(500).then(|| dice.ms(30, 200)),
+        }
+    }
+
+    pub(crate) fn sink(&self) -> SinkOptions {
+        let n = |number| NonZeroUsize::new(number).expect("drawn from 1 on");
+        let options = match self.mode {
+            Mode::Sequential => SinkOptions::sequential(),
+            Mode::Batch => SinkOptions::batch(),
+            Mode::Concurrent => SinkOptions::concurrent(),
+        };
+        let mut options = options
+            .concurrency(n(self.concurrency))
+            .prefetch(self.prefetch)
+            .max_waiting(n(self.max_waiting))
+            .workers(n(self.workers));
+        if let Some(limit) = self.max_waiting_per_key {
+            options = options.max_waiting_per_key(n(limit));
+        }
+        if let Some(timeout) = self.timeout {
+            options = options.timeout(timeout);
+        }
+        if let Some(max) = self.detach {
+            options = options.on_timeout(OnTimeout::Detach {
+                max: (max != self.concurrency).then(|| n(max)),
+            });
+        }
+        options
+    }
+}
+
+/// Everything that the parts of one simulation share.
+pub(crate) struct World {
+    pub(crate) sim: SimRuntime,
+    pub(crate) config: Config,
+    oracle: Mutex<Oracle>,
+    /// How many updates exist.
+    pub(crate) live: Arc<AtomicIsize>,
+    /// How many panicked when they were dropped.
+    pub(crate) exploded: Arc<AtomicIsize>,
+}
+
+impl World {
+    pub(crate) fn new(sim: SimRuntime) -> Arc<Self> {
+        let config = Config::draw(sim.seed());
+        Arc::new(Self {
+            oracle: Mutex::new(Oracle::new(&config, &sim)),
+            live: Arc::default(),
+            exploded: Arc::default(),
+            config,
+            sim,
+        })
+    }
+
+    /// The record. Never held while code under test is called.
+    pub(crate) fn oracle(&self) -> MutexGuard<'_, Oracle> {
+        self.oracle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn seen(&self, seen: Seen) {
+        self.oracle().coverage.add(seen);
+    }
+
+    /// Choices that belong to one thing.
+    pub(crate) fn dice(&self, name: &[u64]) -> Dice {
+        Dice::new(self.config.seed, name)
+    }
+}
+
+/// One supplied update. What is supplied twice is two items with one `id`.
+pub(crate) struct Item {
+    /// Counts what was supplied, over all runs; set when it is.
+    pub(crate) nr: usize,
+    pub(crate) id: u64,
+    live: Arc<AtomicIsize>,
+    bomb: Option<Arc<AtomicIsize>>,
+}
+
+impl Item {
+    pub(crate) fn new(world: &World, id: u64) -> Self {
+        world.live.fetch_add(1, Ordering::Relaxed);
+        Self {
+            nr: usize::MAX,
+            id,
+            live: Arc::clone(&world.live),
+            bomb: (world.config.badness > 0 && world.dice(&[2, id]).chance(8))
+                .then(|| Arc::clone(&world.exploded)),
+        }
+    }
+
+    /// The keys of an update follow from its id, as those of a real one do. A bit for each.
+    pub(crate) fn keys(config: &Config, id: u64) -> u32 {
+        let mut dice = Dice::new(config.seed, &[3, id]);
+        let count = dice.pick(&[(2, 0), (5, 1), (3, 2), (1, 3)]);
+        (0..count).fold(0, |keys, _| keys | 1 << (dice.next() % config.keys))
+    }
+
+    /// Whether the key function panics for it.
+    pub(crate) fn has_bad_keys(config: &Config, id: u64) -> bool {
+        config.badness > 0 && Dice::new(config.seed, &[4, id]).chance(8)
+    }
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        self.live.fetch_sub(1, Ordering::Relaxed);
+        if let Some(exploded) = &self.bomb
+            && !std::thread::panicking()
+        {
+            exploded.fetch_add(1, Ordering::Relaxed);
+            planned_panic();
+        }
+    }
+}
+
+/// The keys as the runner is told; notes the arrival of the update.
+pub(crate) fn keys(world: &World, item: &Item) -> Vec<Key> {
+    let bad = world.oracle().arrive(item.nr);
+    if bad {
+        planned_panic();
+    }
+    let keys = Item::keys(&world.config, item.id);
+    let scopes = ["chat", "user"];
+    (0..32)
+        .filter(|bit| keys & 1 << bit != 0)
+        .map(|bit| Key::new(scopes[bit as usize % 2], i64::from(bit / 2)))
+        .collect()
+}
+
+/// Panics without a word from the panic hook.
+pub(crate) fn planned_panic() -> ! {
+    resume_unwind(Box::new("planned"))
+}

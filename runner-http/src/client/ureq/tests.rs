@@ -1,0 +1,144 @@
+use std::{
+    num::NonZeroUsize,
+    pin::{Pin, pin},
+    time::{Duration, Instant},
+};
+
+use futures::{FutureExt, future::join_all, poll};
+
+use super::{UreqClient, UreqOptions};
+use crate::{
+    client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane},
+    testing::{
+        park_on,
+        peer::{Crowd, Peer},
+    },
+};
+
+type Sent<'a> = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+
+fn client(threads: usize) -> UreqClient {
+    let threads = NonZeroUsize::new(threads).unwrap();
+    UreqClient::with_options(UreqOptions::default().threads(threads))
+}
+
+fn send<'a>(client: &'a UreqClient, url: &str, lane: Lane) -> Sent<'a> {
+    let mut request = HttpRequest::new(url, "{}");
+    request.lane = lane;
+    request.limits.connect = Duration::from_secs(2);
+    client.send(request).boxed()
+}
+
+fn run(test: impl Future<Output = ()> + Send) {
+    park_on(test.boxed());
+}
+
+/// What `Debug` says of the calls: threads, idle, waiting, cut.
+fn calls(client: &UreqClient) -> (usize, usize, usize, usize) {
+    client.calls.counts()
+}
+
+fn eventually(client: &UreqClient, are_as: impl Fn((usize, usize, usize, usize)) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !are_as(calls(client)) {
+        assert!(Instant::now() < deadline, "stays at {:?}", calls(client));
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn further_calls_wait_for_a_thread() {
+    run(async {
+        let peer = Peer::silent();
+        let client = client(2);
+        let mut sent = (0..5)
+            .map(|_| send(&client, &peer.url("/"), Lane::Call))
+            .collect::<Vec<_>>();
+        for call in &mut sent {
+            assert!(poll!(call).is_pending());
+        }
+        assert_eq!(calls(&client), (2, 0, 3, 0));
+        // One that waits is forgotten; one that runs makes room for one that waits.
+        drop(sent.pop());
+        assert_eq!(calls(&client), (2, 0, 2, 0));
+        peer.requested().await;
+        peer.requested().await;
+        drop(sent.remove(0));
+        peer.requested().await;
+        assert_eq!(peer.accepted(), 3);
+        // Those that waited are idle now: how many depends on how far they got.
+        drop(sent);
+        eventually(&client, |(threads, idle, waiting, cut)| {
+            threads == idle && waiting == 0 && cut == 0
+        });
+    });
+}
+
+#[test]
+fn one_thread_serves_calls_one_after_the_other() {
+    run(async {
+        let peer = Peer::answering(OK);
+        let client = client(8);
+        for _ in 0..20 {
+            send(&client, &peer.url("/"), Lane::Call).await.unwrap();
+        }
+        assert_eq!(calls(&client), (1, 1, 0, 0));
+        assert_eq!(peer.accepted(), 1);
+
+        let answers = join_all((0..50).map(|_| send(&client, &peer.url("/"), Lane::Call))).await;
+        assert!(answers.iter().all(Result::is_ok));
+        assert_eq!(calls(&client), (8, 8, 0, 0));
+        assert_eq!(peer.accepted(), 8);
+    });
+}
+
+#[test]
+fn a_call_is_never_repeated() {
+    run(async {
+        let peer = Peer::start(|connection| {
+            connection.read_request()?;
+            connection.write(OK.as_bytes())?;
+            connection.read_request().map(drop)
+        });
+        let client = client(1);
+        send(&client, &peer.url("/"), Lane::Call).await.unwrap();
+        let error = send(&client, &peer.url("/"), Lane::Call).await.unwrap_err();
+        assert_eq!(error.kind(), HttpErrorKind::Closed);
+        assert_eq!(peer.requests(), 2);
+    });
+}
+
+#[test]
+fn a_thread_that_cannot_be_cut_gives_up_its_place_and_ends() {
+    let Some(crowd) = Crowd::gather() else { return };
+    run(async {
+        let peer = Peer::answering(OK);
+        let client = client(1);
+        let mut hanging = send(&client, &crowd.url("/"), Lane::Call);
+        assert!(poll!(&mut hanging).is_pending());
+        // Until the thread has taken it up, it can simply be told to skip it.
+        while !client.calls.is_live() {
+            std::thread::yield_now();
+        }
+        drop(hanging);
+        assert_eq!(calls(&client), (0, 0, 0, 1));
+        send(&client, &peer.url("/"), Lane::Call).await.unwrap();
+        assert_eq!(calls(&client), (1, 1, 0, 1));
+
+        // A second one keeps its place, so that there are never more than twice the threads.
+        let mut hanging = send(&client, &crowd.url("/"), Lane::Call);
+        assert!(poll!(&mut hanging).is_pending());
+        while !client.calls.is_live() {
+            std::thread::yield_now();
+        }
+        drop(hanging);
+        assert_eq!(calls(&client), (1, 0, 0, 1));
+        let mut next = pin!(send(&client, &peer.url("/"), Lane::Call));
+        assert!(poll!(&mut next).is_pending());
+        assert_eq!(calls(&client), (1, 0, 1, 1));
+        next.await.unwrap();
+        eventually(&client, |counts| counts == (1, 1, 0, 0));
+    });
+}

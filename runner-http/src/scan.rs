@@ -1,0 +1,265 @@
+//! Finds its way through JSON text by brackets and quotes alone: [`Scanner`].
+//!
+//! Does not check what it passes over, so that one update with a bad escape, a stray control
+//! character or invalid UTF-8 can be told from its neighbours; decoding checks all of it. No
+//! recursion: whatever is not asked for is skipped at any depth.
+
+use std::borrow::Cow;
+
+/// A position in JSON text.
+///
+/// Every method returns `None` where the text ends too early or is not what was asked for.
+#[derive(Debug)]
+pub(crate) struct Scanner<'a> {
+    text: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    pub(crate) fn new(text: &'a [u8]) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// Visits the fields of an object; `each` must consume the value.
+    pub(crate) fn object(
+        &mut self,
+        mut each: impl FnMut(&mut Self, &[u8]) -> Option<()>,
+    ) -> Option<()> {
+        self.take(b'{')?;
+        if self.peek()? == b'}' {
+            return self.take(b'}');
+        }
+        loop {
+            let name = self.name()?;
+            self.take(b':')?;
+            each(self, &name)?;
+            if self.peek()? == b'}' {
+                return self.take(b'}');
+            }
+            self.take(b',')?;
+        }
+    }
+
+    /// As [`object`](Self::object), but a value of another type is skipped.
+    pub(crate) fn fields(
+        &mut self,
+        each: impl FnMut(&mut Self, &[u8]) -> Option<()>,
+    ) -> Option<()> {
+        match self.peek()? {
+            b'{' => self.object(each),
+            _ => self.skip(),
+        }
+    }
+
+    /// Visits the elements of an array; `each` must consume the element.
+    pub(crate) fn array(&mut self, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.take(b'[')?;
+        if self.peek()? == b']' {
+            return self.take(b']');
+        }
+        loop {
+            each(self)?;
+            if self.peek()? == b']' {
+                return self.take(b']');
+            }
+            self.take(b',')?;
+        }
+    }
+
+    /// Skips one value.
+    pub(crate) fn skip(&mut self) -> Option<()> {
+        match self.peek()? {
+            b'"' => self.string().map(|_| ()),
+            b'{' | b'[' => self.skip_nested(),
+            _ => self.scalar().map(|_| ()),
+        }
+    }
+
+    /// Skips one value, and returns it if it is an integer.
+    pub(crate) fn integer(&mut self) -> Option<Option<i64>> {
+        if !matches!(self.peek()?, b'-' | b'0'..=b'9') {
+            self.skip()?;
+            return Some(None);
+        }
+        let text = self.scalar()?;
+        Some(str::from_utf8(text).ok().and_then(|text| text.parse().ok()))
+    }
+
+    /// Skips one value, and tells whether it is `true`.
+    pub(crate) fn is_true(&mut self) -> Option<bool> {
+        match self.peek()? {
+            b't' => Some(self.scalar()? == b"true"),
+            _ => self.skip().map(|()| false),
+        }
+    }
+
+    /// Where the next value begins.
+    pub(crate) fn position(&mut self) -> Option<usize> {
+        self.peek()?;
+        Some(self.at)
+    }
+
+    /// What was passed over since `start`.
+    pub(crate) fn since(&self, start: usize) -> &'a [u8] {
+        &self.text[start..self.at]
+    }
+
+    /// Goes back to a position.
+    pub(crate) fn rewind(&mut self, position: usize) {
+        self.at = position;
+    }
+
+    /// Whether there is nothing but white space left.
+    pub(crate) fn is_at_end(&mut self) -> bool {
+        self.peek().is_none()
+    }
+
+    /// The next byte that is not white space, without passing over it.
+    fn peek(&mut self) -> Option<u8> {
+        loop {
+            match *self.text.get(self.at)? {
+                b' ' | b'\n' | b'\r' | b'\t' => self.at += 1,
+                byte => return Some(byte),
+            }
+        }
+    }
+
+    fn take(&mut self, byte: u8) -> Option<()> {
+        (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    fn name(&mut self) -> Option<Cow<'a, [u8]>> {
+        let start = self.position()?;
+        let (name, escaped) = self.string()?;
+        if !escaped {
+            return Some(Cow::Borrowed(name));
+        }
+        Some(match serde_json::from_slice::<String>(self.since(start)) {
+            Ok(name) => Cow::Owned(name.into_bytes()),
+            Err(_) => Cow::Borrowed(name),
+        })
+    }
+
+    /// A string without its quotes, still escaped, and whether it has escapes.
+    fn string(&mut self) -> Option<(&'a [u8], bool)> {
+        self.take(b'"')?;
+        let start = self.at;
+        let mut escaped = false;
+        loop {
+            self.at = find(self.text, self.at, |eight| {
+                with(eight, b'"') | with(eight, b'\\')
+            })?;
+            if self.text[self.at] == b'"' {
+                self.at += 1;
+                return Some((&self.text[start..self.at - 1], escaped));
+            }
+            // Whatever is escaped, it does not end the string.
+            self.at += 2;
+            escaped = true;
+        }
+    }
+
+    fn scalar(&mut self) -> Option<&'a [u8]> {
+        let rest = &self.text[self.at..];
+        let is_end = |byte: &u8| {
+            matches!(
+                byte,
+                b',' | b':' | b'"' | b'{' | b'}' | b'[' | b']' | b' ' | b'\n' | b'\r' | b'\t'
+            )
+        };
+        let end = rest.iter().position(is_end).unwrap_or(rest.len());
+        self.at += end;
+        (end > 0).then(|| &rest[..end])
+    }
+
+    fn skip_nested(&mut self) -> Option<()> {
+        let mut depth = 0_usize;
+        loop {
+            self.at = find(self.text, self.at, |eight| {
+                // Brackets and braces differ in one bit.
+                let folded = eight | (0x20 * ONES);
+                with(eight, b'"') | with(folded, b'{') | with(folded, b'}')
+            })?;
+            match self.text[self.at] {
+                b'"' => {
+                    self.string()?;
+                    continue;
+                }
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
+            }
+            self.at += 1;
+            if depth == 0 {
+                return Some(());
+            }
+        }
+    }
+}
+
+/// The first position from `at` on where `marks` sets the high bit of a byte.
+///
+/// Looks at eight bytes at a time: this is where almost all of the time goes.
+fn find(text: &[u8], at: usize, marks: impl Fn(u64) -> u64) -> Option<usize> {
+    let mut rest = text.get(at..)?;
+    let mut at = at;
+    while let Some((eight, tail)) = rest.split_first_chunk::<8>() {
+        let marks = marks(u64::from_le_bytes(*eight));
+        if marks != 0 {
+            return Some(at + marks.trailing_zeros() as usize / 8);
+        }
+        rest = tail;
+        at += 8;
+    }
+    let mut eight = [0; 8];
+    eight[..rest.len()].copy_from_slice(rest);
+    let marks = marks(u64::from_le_bytes(eight));
+    (marks != 0).then(|| at + marks.trailing_zeros() as usize / 8)
+}
+
+/// Sets the high bit of every byte that is `byte`. Bits above the lowest one may be wrong.
+fn with(eight: u64, byte: u8) -> u64 {
+    let zeros = eight ^ (u64::from(byte) * ONES);
+    zeros.wrapping_sub(ONES) & !zeros & (0x80 * ONES)
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn find_agrees_with_a_byte_at_a_time(
+            text in prop::collection::vec(prop::sample::select(b"\"\\ax{}[]\x80\xa2\xff\x00\x02".to_vec()), 0..40),
+            at in 0_usize..42,
+        ) {
+            let naive = |bytes: &[u8]| {
+                let rest = text.get(at..)?;
+                Some(at + rest.iter().position(|byte| bytes.contains(byte))?)
+            };
+            let quote = find(&text, at, |eight| with(eight, b'"') | with(eight, b'\\'));
+            prop_assert_eq!(quote, naive(b"\"\\"));
+            let brace = find(&text, at, |eight| with(eight | (0x20 * ONES), b'{'));
+            prop_assert_eq!(brace, naive(b"{["));
+        }
+
+        #[test]
+        fn skip_ends_where_the_value_ends(text in "[ \\[\\]{}:,\"\\\\a-c0-9.-]{0,40}") {
+            let full = format!("{text} ,tail");
+            let mut values = serde_json::Deserializer::from_str(&text).into_iter::<serde_json::Value>();
+            if let Some(Ok(value)) = values.next() {
+                let end = values.byte_offset();
+                let mut json = Scanner::new(full.as_bytes());
+                json.skip().unwrap();
+                // The number 1-2 is one value here, and two to serde.
+                if !value.is_number() {
+                    prop_assert_eq!(json.at, end);
+                }
+            }
+        }
+    }
+}
