@@ -100,7 +100,18 @@ impl<U: Send + Sync + 'static> Duty<U> {
     }
 
     fn claim(&mut self) -> Option<Job<U>> {
-        let job = self.sink.lock().claim();
+        let mut wakers = Vec::new();
+        let mut queue = self.sink.lock();
+        let job = queue.claim();
+        if queue.ready() == 0 {
+            // When the last one that was ready is taken, a fetch may be due. It must not wait for
+            // the handler, which may keep its thread for long.
+            queue.wake_satisfied(&mut wakers);
+        }
+        drop(queue);
+        for waker in wakers {
+            waker.wake();
+        }
         self.hungry = job.is_some();
         self.current = job.as_ref().map(|job| job.ticket);
         job
