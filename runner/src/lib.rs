@@ -68,3 +68,8 @@ pub use runner_tokio as tokio;
 #[cfg(feature = "smol")]
 #[doc(inline)]
 pub use runner_smol as smol;
+
+// The quick start of the README is compiled with the other examples.
+#[cfg(all(doctest, feature = "tokio", feature = "http"))]
+#[doc = include_str!("../../README.md")]
+mod readme {}

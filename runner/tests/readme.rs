@@ -1,0 +1,42 @@
+//! What README.md promises. Its code is compiled with the documentation tests.
+
+const README: &str = include_str!("../../README.md");
+
+/// The lines of the first block of code that opens with `fence`, below `heading`.
+fn block<'a>(heading: &str, fence: &str) -> Vec<&'a str> {
+    let mut lines = README.lines();
+    assert!(
+        lines.any(|line| line == heading),
+        "README.md has no line {heading:?}"
+    );
+    assert!(
+        lines.any(|line| line.starts_with(fence)),
+        "nothing opens with {fence:?} below {heading:?}"
+    );
+    lines.take_while(|line| *line != "```").collect()
+}
+
+#[test]
+fn the_quick_start_has_fifteen_lines_at_most() {
+    let code = block("## Quick start", "```rust");
+    assert!(code.iter().any(|line| line.contains("runner::tokio::run")));
+    assert!(
+        code.len() <= 15,
+        "{} lines:\n{}",
+        code.len(),
+        code.join("\n")
+    );
+}
+
+/// `.ci/run` runs what it finds below these two markers.
+#[test]
+fn the_two_commands_need_cargo_only() {
+    for marker in ["<!-- demo -->", "<!-- test -->"] {
+        let commands = block(marker, "```sh");
+        let [command] = commands[..] else {
+            panic!("{marker}: {commands:?}");
+        };
+        assert!(command.starts_with("cargo "), "{command}");
+        assert!(command.contains(" --locked"), "{command}");
+    }
+}
