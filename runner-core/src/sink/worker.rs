@@ -21,6 +21,7 @@ use super::{
 use crate::{
     Cause, Delivery, Failure, UpdateConsumer, Verdict,
     panics::{discard, guarded},
+    runtime::yield_now,
     ticket::Ticket,
     trace::error,
 };
@@ -263,17 +264,4 @@ impl<U: Send + Sync + 'static> Drop for Duty<U> {
 /// Drops a future of the user in place; a panic in its destructor is swallowed.
 fn drop_pinned<F>(mut future: Pin<&mut Option<F>>) {
     let _ = guarded(|| future.set(None));
-}
-
-/// Lets other tasks run.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

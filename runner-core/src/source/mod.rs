@@ -40,7 +40,9 @@ pub use self::{
     retry::{Backoff, RetryPolicy},
     status::SourceHandle,
 };
-use crate::{Closing, Conflict, Runtime, SupplyError, UpdateSupplier, panics::guarded};
+use crate::{
+    Closing, Conflict, Runtime, SupplyError, UpdateSupplier, panics::guarded, runtime::yield_now,
+};
 
 /// Gets batches out of a supplier, however unreliable it is.
 ///
@@ -379,17 +381,4 @@ enum Ended<T> {
     Done(T),
     /// The source was closed by hand.
     Closed,
-}
-
-/// Lets other tasks run.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }

@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    future::poll_fn,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     pin::pin,
     sync::{
@@ -16,7 +15,7 @@ use std::{
 
 use fastrand::Rng;
 
-use crate::{BoxFuture, Runtime};
+use crate::{BoxFuture, Runtime, runtime};
 
 /// A runtime for tests: one thread, virtual time, and an order of events that follows from a seed.
 ///
@@ -176,15 +175,7 @@ impl SimRuntime {
 
     /// Lets every other ready task run before the caller goes on, or not: that is up to the seed.
     pub async fn yield_now(&self) {
-        let mut yielded = false;
-        poll_fn(|cx| {
-            if std::mem::replace(&mut yielded, true) {
-                return Poll::Ready(());
-            }
-            cx.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
+        runtime::yield_now().await;
     }
 
     /// A number below `limit`, from the seed.
@@ -465,6 +456,8 @@ pub fn for_each_seed(count: u64, mut test: impl FnMut(SimRuntime)) {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
     use super::*;
     use crate::RuntimeExt;
 
