@@ -30,7 +30,7 @@ pub(crate) fn check(url: &str) -> Result<String, BaseUrlError> {
 }
 
 /// Why a text is not the address of a Bot API server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum BaseUrlError {
     /// It begins with neither `https://` nor `http://`.
@@ -58,6 +58,13 @@ impl fmt::Display for BaseUrlError {
             }
             Self::Plain => "api.telegram.org must be called over https://",
         })
+    }
+}
+
+/// The text of the error: a `main` that returns it prints this.
+impl fmt::Debug for BaseUrlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

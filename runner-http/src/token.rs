@@ -88,7 +88,7 @@ impl fmt::Debug for Token {
 }
 
 /// Why a text is not a bot token. It never contains the text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TokenError {
     /// The environment variable is not set, or is not Unicode.
@@ -130,6 +130,14 @@ impl fmt::Display for TokenError {
             f,
             "the bot token {what}: copy it again from @BotFather, it looks like 123456789:AbC…"
         )
+    }
+}
+
+/// The text of the error: a `main` that returns it prints this, and whoever reads it needs to know
+/// what to do.
+impl fmt::Debug for TokenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -205,10 +213,9 @@ mod tests {
     #[test]
     fn a_variable_that_is_not_set_is_named() {
         let error = Token::from_env("RUNNER_HTTP_NO_SUCH_VARIABLE").unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .starts_with("RUNNER_HTTP_NO_SUCH_VARIABLE is not set")
-        );
+        let text = "RUNNER_HTTP_NO_SUCH_VARIABLE is not set: set it to the token";
+        assert!(error.to_string().starts_with(text), "{error}");
+        // What a `main` that returns it prints.
+        assert!(format!("{error:?}").starts_with(text), "{error:?}");
     }
 }

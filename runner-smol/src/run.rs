@@ -43,7 +43,7 @@ use crate::{Smol, runtime::default_threads, signals::signals};
 /// let bot = Bot::for_each(api, async |update: Delivery<u8>| println!("{update:?}"));
 /// match runner_smol::run(bot) {
 ///     Ok(report) => println!("{report}"),
-///     Err(error) => eprintln!("{error}"),
+///     Err(error) => eprintln!("{error:?}"), // with its causes, and what to do
 /// }
 /// ```
 ///

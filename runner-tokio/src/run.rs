@@ -47,7 +47,7 @@ use crate::{Tokio, signals::signals};
 /// let bot = Bot::for_each(api, async |update: Delivery<u8>| println!("{update:?}"));
 /// match runner_tokio::run(bot) {
 ///     Ok(report) => println!("{report}"),
-///     Err(error) => eprintln!("{error}"),
+///     Err(error) => eprintln!("{error:?}"), // with its causes, and what to do
 /// }
 /// ```
 ///

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, io, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
     Cause, Confirmation, Counters, Delivery, LatencySummary, SourceError, sink::Unsettled,
-    ticket::Ticket,
+    ticket::Ticket, trace::Chain,
 };
 
 /// What became of the updates of one run.
@@ -300,8 +300,13 @@ impl<U> fmt::Display for RunError<U> {
     }
 }
 
+/// The error with its causes, and the report, on one line: a `main` that returns the error prints
+/// this, and whoever reads it needs to know what to do. `{:#?}` shows the fields.
 impl<U> fmt::Debug for RunError<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write!(f, "{} ({})", Chain(self), self.report());
+        }
         match self {
             Self::Supply { source, report } => f
                 .debug_struct("Supply")
@@ -351,6 +356,25 @@ impl<U> Error for RunError<U> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::SupplyError;
+
+    #[test]
+    fn a_main_that_returns_the_error_prints_what_to_do() {
+        let refused = SupplyError::fatal("401 Unauthorized");
+        let error = RunError::<u8>::Supply {
+            source: Arc::new(SourceError::Supply(refused)),
+            report: Box::new(Report::empty()),
+        };
+        // The same by way of the box that most of them return.
+        let error: Box<dyn Error> = error.into();
+        assert_eq!(
+            format!("{error:?}"),
+            "the run ended because updates cannot be fetched: trying again cannot help; for a bot, \
+             check its token and the address of the Bot API server: 401 Unauthorized \
+             (0 updates in 0.0ns: 0 finished)"
+        );
+        assert!(format!("{error:#?}").contains("counters: Counters {"));
+    }
 
     #[test]
     fn a_run_that_did_not_begin_says_what_was_refused() {
