@@ -260,7 +260,7 @@ impl Bench {
             Op::Claim(index) => {
                 let idle = |_: &Self, task: &Task| task.hungry && task.ticket.is_none();
                 if let Some(task) = self.pick(index, idle) {
-                    let may = self.startable() > 0;
+                    let may = self.startable() > 0 && self.queue.surplus == 0;
                     let job = self.queue.claim();
                     assert_eq!(job.is_some(), may);
                     self.tasks[task].hungry = may;
@@ -714,9 +714,15 @@ impl Bench {
         assert_eq!(queue.abandoned.len() as u64, queue.counters.abandoned);
         // The duty is with as many tasks as the queue thinks, and with one if there is work.
         let hungry = self.tasks.iter().filter(|task| task.hungry).count();
-        assert_eq!(queue.hungry, hungry);
-        assert!(hungry <= self.setup.workers);
-        assert!(self.startable() == 0 || hungry > 0, "updates are stranded");
+        assert_eq!(queue.hungry + queue.surplus, hungry);
+        assert!(queue.hungry <= self.setup.workers);
+        let looking = |task: &&Task| task.hungry && task.ticket.is_none();
+        let looking = self.tasks.iter().filter(looking).count();
+        assert_eq!(queue.idle + queue.surplus, looking);
+        assert!(
+            self.startable() == 0 || queue.hungry > 0,
+            "updates are stranded"
+        );
     }
 
     /// Lets everything end, and finds nothing left.
