@@ -129,6 +129,31 @@ fn a_stop_before_the_first_poll_ends_the_first_run() {
     });
 }
 
+/// A probe that looks before the task was polled must not take it for dead.
+#[test]
+fn a_runner_is_running_from_the_call_that_starts_it() {
+    let sim = SimRuntime::new(1);
+    let recorder = always(&sim, Plan::ok());
+    let (handle, _) = start(&sim, [0], recorder, concurrent(10));
+    let looks = |state: RunState, running: bool| {
+        let health = handle.health();
+        assert_eq!((health.state, health.is_live()), (state, running));
+        assert_eq!(handle.is_running(), running);
+    };
+    looks(RunState::Polling, true);
+    handle.pause();
+    looks(RunState::Paused, true);
+    handle.resume();
+    let stopped = handle.stop();
+    looks(RunState::Stopping, true);
+    sim.block_on(stopped).unwrap();
+    looks(RunState::Stopped, false);
+    handle.start().unwrap();
+    looks(RunState::Polling, true);
+    sim.advance(SECOND);
+    looks(RunState::Polling, true);
+}
+
 #[test]
 fn a_stop_before_run_is_called_ends_that_run_only() {
     let sim = SimRuntime::new(1);

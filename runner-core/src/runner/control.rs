@@ -200,6 +200,31 @@ impl<U: Send + Sync + 'static> Control<U> {
     }
 }
 
+impl<U: Send + Sync + 'static> State<U> {
+    /// The phase as it looks from outside: a run has begun when it was asked for, although its task
+    /// is first polled a little later.
+    pub(crate) fn apparent(&self) -> RunPhase {
+        match self.stop {
+            _ if !self.is_about_to_begin() => self.phase,
+            Some(_) => RunPhase::Stopping,
+            None => RunPhase::Running,
+        }
+    }
+
+    /// The sink to look into: that of the run which is apparent.
+    pub(crate) fn apparent_sink(&self) -> Option<Arc<Sink<U>>> {
+        match self.is_about_to_begin() {
+            true => None,
+            false => self.sink.clone(),
+        }
+    }
+
+    fn is_about_to_begin(&self) -> bool {
+        let has_task = matches!(self.driver, Driver::Task | Driver::Restarting);
+        has_task && self.phase == RunPhase::Idle && self.end.get().is_none()
+    }
+}
+
 impl Pulse {
     /// Notes what has moved since the last look.
     ///

@@ -95,10 +95,10 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
         self.task()
     }
 
-    /// Whether a run is under way, stopping included.
+    /// Whether a run is under way, stopping included. True from the call that starts it in a task.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.control.lock().phase != RunPhase::Idle
+        self.control.lock().apparent() != RunPhase::Idle
     }
 
     /// Stops intake until [`resume`](Self::resume): the pending poll is dropped, nothing is lost by
@@ -154,7 +154,7 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
     }
 
     fn with_sink<T>(&self, look: impl FnOnce(&crate::sink::Sink<U>) -> T) -> Option<T> {
-        let sink = self.control.lock().sink.clone();
+        let sink = self.control.lock().apparent_sink();
         sink.map(|sink| look(&sink))
     }
 }

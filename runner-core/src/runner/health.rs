@@ -73,7 +73,7 @@ impl Health {
     pub(super) fn of<U: Send + Sync + 'static>(control: &Control<U>) -> Self {
         let now = control.runtime.now();
         let source = control.source.snapshot();
-        let sink = control.lock().sink.clone();
+        let sink = control.lock().apparent_sink();
         let gauges = sink.map(|sink| sink.gauges());
         let mut state = control.lock();
         if let Some(gauges) = &gauges {
@@ -96,7 +96,7 @@ impl Health {
             gauges.startable > 0 && since(pulse.claimed_at) >= Self::BLOCKED_AFTER
         });
         let full = gauges.is_some_and(|gauges| gauges.full);
-        let run_state = match state.phase {
+        let run_state = match state.apparent() {
             RunPhase::Idle => RunState::Stopped,
             RunPhase::Stopping => RunState::Stopping,
             RunPhase::Running if state.paused => RunState::Paused,
@@ -143,7 +143,7 @@ pub struct Stats {
 impl Stats {
     pub(super) fn of<U: Send + Sync + 'static>(control: &Control<U>) -> Self {
         let source = control.source.snapshot();
-        let sink = control.lock().sink.clone();
+        let sink = control.lock().apparent_sink();
         let gauges = sink.as_ref().map(|sink| sink.gauges());
         Self {
             counters: gauges.map(|gauges| gauges.counters).unwrap_or_default(),
