@@ -931,6 +931,10 @@ impl Oracle {
         let now = self.now();
         let (closed, stopping) = (self.is_closed(), self.run.stopping);
         let entry = &mut self.entries[nr];
+        if self.run.deadline == Some(now) && entry.last_chance == LastChance::Yes {
+            // At this very instant it is failed or abandoned, whichever comes first.
+            entry.last_chance = LastChance::Maybe;
+        }
         // It counts as failed whatever it was tried for.
         if stopping && !closed && entry.last_chance == LastChance::Yes {
             self.done(nr, Ending::Failed);
