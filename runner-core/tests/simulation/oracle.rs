@@ -313,20 +313,16 @@ impl Oracle {
         }
     }
 
-    /// The runner says that it is stopping, though nobody has asked it to.
+    /// A delivery says whether the runner is stopping.
     fn notice_stop(&mut self, stopping: bool) {
         // After its own stop the policy may be told so or not.
         if self.run.halted {
             return;
         }
-        if stopping && !self.run.stopping {
-            let fatal = self.call.fatal;
-            self.require(fatal, || "stopping for no reason".to_owned());
-            self.stopped_at(self.call.ended_at);
-        }
-        if !stopping && self.run.stopping && !self.run.over {
-            self.broken(|| "does not know that it is stopping".to_owned());
-        }
+        let known = self.run.stopping;
+        self.require(stopping == known, || {
+            format!("told that stopping is {stopping}, it is {known}")
+        });
     }
 
     pub(crate) fn set_concurrency(&mut self, concurrency: usize) {
@@ -482,6 +478,9 @@ impl Oracle {
             ended_at: now,
             ..Call::default()
         };
+        if fatal {
+            self.stopped_at(now);
+        }
     }
 
     pub(crate) fn call_dropped(&mut self) {
