@@ -537,13 +537,12 @@ impl Oracle {
     /// The server has forgotten an update.
     pub(crate) fn forgotten(&mut self, id: u64) {
         self.coverage.add(Seen::ServerForgets);
-        let mut known = self
-            .entries
+        let known = (0..self.entries.len()).filter(|nr| self.entries[*nr].id == id);
+        let known: Vec<usize> = known.collect();
+        let supplied = !known.is_empty();
+        let settled = known
             .iter()
-            .filter(|entry| entry.id == id)
-            .peekable();
-        let supplied = known.peek().is_some();
-        let settled = known.any(|entry| matches!(entry.state, State::Done(_)));
+            .any(|nr| matches!(self.entries[*nr].state, State::Done(_)) || self.may_be_failed(*nr));
         self.require(supplied, || {
             format!("update id {id} is lost: it was never supplied")
         });
