@@ -27,7 +27,7 @@ fn client(threads: usize) -> UreqClient {
 fn send<'a>(client: &'a UreqClient, url: &str, lane: Lane) -> Sent<'a> {
     let mut request = HttpRequest::new(url, "{}");
     request.lane = lane;
-    request.limits.connect = Duration::from_secs(2);
+    request.limits.connect = Duration::from_secs(4);
     client.send(request).boxed()
 }
 
