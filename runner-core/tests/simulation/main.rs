@@ -8,6 +8,7 @@ mod consumer;
 mod coverage;
 mod dice;
 mod director;
+mod ends;
 mod feed;
 mod feeder;
 mod observed;
