@@ -44,7 +44,7 @@
 //! | `tokio` | `runner::tokio`: the runner on tokio |
 //! | `smol` | `runner::smol`: the runner on async-executor and async-io; pulls in no tokio |
 //! | `http` (default) | `BotApi`: the Bot API over blocking connections on threads of its own |
-//! | `hyper` | `HyperClient`: an async client, for bots that send a lot |
+//! | `hyper` | `HyperClient`: an async client, for bots that send a lot; the same on every runtime. hyper needs the channels of tokio, not its runtime |
 //! | `tracing` (default) | events for every change of state |
 //! | `test-util` | `runner::testing`: simulated time, scripted suppliers, recording consumers |
 

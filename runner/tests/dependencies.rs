@@ -41,6 +41,12 @@ fn a_bot_on_smol_is_built_without_tokio() {
     assert_parts("smol", &SMOL, &TOKIO);
 }
 
+/// hyper itself needs the channels of tokio, and nothing else of it.
+#[test]
+fn the_async_client_on_smol_brings_no_reactor_of_tokio() {
+    assert_parts("smol,hyper", &["hyper"], &["mio", "runner-tokio"]);
+}
+
 #[test]
 fn a_bot_on_tokio_is_built_without_smol() {
     assert_parts("tokio", &TOKIO, &SMOL);

@@ -28,8 +28,8 @@ impl FetchOptions {
     /// How long the server may hold a call until there is an update. Default: 30 s.
     ///
     /// Whole seconds, at most 50, which is where the server ends it. Less than some 25 s only costs
-    /// calls; updates arrive at once in any case. Without any, there is about one call a second
-    /// while nothing arrives.
+    /// calls; updates arrive at once in any case. Below 1 s the server does not wait at all, and there
+    /// is about one call a second while nothing arrives.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Duration::from_secs(timeout.as_secs().min(50));
         self
