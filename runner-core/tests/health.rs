@@ -341,6 +341,7 @@ fn the_numbers_add_up_at_every_moment() {
                 stats.in_flight + stats.ready + stats.waiting + stats.detached,
                 held
             );
+            assert_eq!(stats.in_flight + stats.capacity, 7);
             let counters = stats.counters;
             assert_eq!(counters.supplied, counters.settled() + held as u64);
             assert!(stats.in_flight <= 7);

@@ -265,13 +265,13 @@ fn the_capacity_follows_what_comes_and_goes() {
             .start();
         sim.advance(MS);
         assert_eq!(limits(&script), [12, 11, 8]);
-        assert_eq!(handle.size(), 4);
+        assert_eq!((handle.size(), handle.stats().capacity), (4, 8));
         sim.advance(2 * SECOND);
-        assert_eq!(handle.size(), 3);
+        assert_eq!((handle.size(), handle.stats().capacity), (3, 9));
         sim.advance(4 * SECOND);
         // The third call was made before update 0 ended; it was answered by update 4.
         assert_eq!(limits(&script)[3..], [8]);
-        assert_eq!(handle.size(), 3);
+        assert_eq!((handle.size(), handle.stats().capacity), (3, 9));
     });
 }
 

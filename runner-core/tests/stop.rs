@@ -761,6 +761,7 @@ fn a_lowered_concurrency_cancels_nothing_and_admits_nothing_until_it_is_kept() {
         sim.advance(MS);
         assert_eq!(log.started().len(), 8);
         handle.set_concurrency(n(3));
+        assert_eq!((handle.size(), handle.stats().capacity), (8, 0));
         // They end at 1, 2, … 8 s; at 5 s three are left.
         sim.advance(5 * SECOND);
         assert_eq!(log.started().len(), 8);

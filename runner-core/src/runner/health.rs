@@ -126,6 +126,10 @@ pub struct Stats {
     pub counters: Counters,
     /// Updates in flight: started, not ended, holding a slot.
     pub in_flight: usize,
+    /// Slots that are free, whether or not there are updates for them. 0 before the first run, and
+    /// while more are in flight than a lowered
+    /// [`set_concurrency`](crate::RunnerHandle::set_concurrency) allows.
+    pub capacity: usize,
     /// Updates that may start and wait for a slot or a worker.
     pub ready: usize,
     /// Updates that wait for a key or for a retry.
@@ -148,6 +152,7 @@ impl Stats {
         Self {
             counters: gauges.map(|gauges| gauges.counters).unwrap_or_default(),
             in_flight: gauges.map_or(0, |gauges| gauges.running),
+            capacity: gauges.map_or(0, |gauges| gauges.capacity),
             ready: gauges.map_or(0, |gauges| gauges.ready),
             waiting: gauges.map_or(0, |gauges| gauges.waiting),
             detached: gauges.map_or(0, |gauges| gauges.detached),

@@ -469,8 +469,8 @@ impl<U> Queue<U> {
                 None
             };
         }
-        let slots = self.limits.concurrency.saturating_sub(self.running);
-        let room = slots
+        let room = self
+            .capacity()
             .saturating_add(self.limits.prefetch)
             .saturating_sub(self.ready())
             .min(self.limits.max_waiting.saturating_sub(self.waiting))
@@ -508,12 +508,15 @@ impl<U> Queue<U> {
         self.ready.len() + self.again.len()
     }
 
+    /// How many slots are free; none while a lowered concurrency is exceeded.
+    pub(super) fn capacity(&self) -> usize {
+        self.limits.concurrency.saturating_sub(self.running)
+    }
+
     /// How many updates could start at once.
     pub(super) fn startable(&self) -> usize {
         match self.phase {
-            Phase::Open | Phase::Stopping => self
-                .ready()
-                .min(self.limits.concurrency.saturating_sub(self.running)),
+            Phase::Open | Phase::Stopping => self.ready().min(self.capacity()),
             Phase::Halted | Phase::Closed => 0,
         }
     }

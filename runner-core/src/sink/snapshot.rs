@@ -196,6 +196,8 @@ pub(crate) struct Gauges {
     /// When work last began by itself, not by an arrival.
     pub(crate) revived: Option<Instant>,
     pub(crate) running: usize,
+    /// Slots that are free.
+    pub(crate) capacity: usize,
     pub(crate) ready: usize,
     pub(crate) waiting: usize,
     pub(crate) detached: usize,
@@ -212,6 +214,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
             claims: queue.claims,
             revived: queue.revived,
             running: queue.running,
+            capacity: queue.capacity(),
             ready: queue.ready(),
             waiting: queue.waiting,
             detached: queue.detached,
