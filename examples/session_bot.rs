@@ -103,7 +103,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         thread::spawn(move || {
             watched.wait_until(
                 |state| state.calls >= TALK.len() as u64,
-                Duration::from_secs(10),
+                Duration::from_secs(60),
             );
             drop(handle.stop());
         });

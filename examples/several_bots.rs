@@ -12,7 +12,7 @@ use std::{error::Error, num::NonZeroUsize, sync::Arc, time::Duration};
 use runner::{ApiError, Bot, BotApi, Delivery, Incoming, RunnerHandle, Update, tokio::Tokio};
 use runner_testkit::LocalServer;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn reply(
     (api, name): (BotApi, &'static str),

@@ -106,6 +106,7 @@ macro_rules! examples {
 
 // `echo` prints timings, and checks itself.
 examples! {
+    axum_health
     custom_runtime
     error_policy
     file_supplier
