@@ -73,3 +73,41 @@ pub use runner_smol as smol;
 #[cfg(all(doctest, feature = "tokio", feature = "http"))]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+/// The code of the guide is compiled, and run where it can be.
+#[cfg(all(
+    doctest,
+    feature = "http",
+    feature = "tokio",
+    feature = "smol",
+    feature = "test-util"
+))]
+mod guide {
+    macro_rules! chapters {
+        ($($name:ident: $path:literal,)*) => {
+            $(
+                #[doc = include_str!($path)]
+                struct $name;
+            )*
+        };
+    }
+
+    chapters! {
+        QuickStart: "../../docs/quick-start.md",
+        HowItWorks: "../../docs/how-it-works.md",
+        Ordering: "../../docs/ordering.md",
+        Load: "../../docs/load.md",
+        Timeouts: "../../docs/timeouts.md",
+        Errors: "../../docs/errors.md",
+        Stopping: "../../docs/stopping.md",
+        Conflicts: "../../docs/conflicts.md",
+        Guarantees: "../../docs/guarantees.md",
+        Testing: "../../docs/testing.md",
+        Embedding: "../../docs/embedding.md",
+        Supplier: "../../docs/supplier.md",
+        Consumer: "../../docs/consumer.md",
+        RuntimeChapter: "../../docs/runtime.md",
+        HttpClientChapter: "../../docs/http-client.md",
+        Migrating: "../../docs/migrating.md",
+    }
+}
