@@ -254,7 +254,9 @@ impl<U: Send + Sync + 'static> Sink<U> {
             wakers,
             garbage,
             fault,
+            stale,
         } = effects;
+        drop(stale);
         for waker in wakers {
             waker.wake();
         }

@@ -130,6 +130,8 @@ pub(crate) struct Effects<U> {
     pub(crate) garbage: Option<Share<U>>,
     /// So does dropping an error.
     pub(crate) fault: Option<Fault>,
+    /// And dropping a waker may run code of the runtime.
+    pub(crate) stale: Option<Waker>,
 }
 
 impl<U> Default for Effects<U> {
@@ -139,6 +141,7 @@ impl<U> Default for Effects<U> {
             wakers: Vec::new(),
             garbage: None,
             fault: None,
+            stale: None,
         }
     }
 }
@@ -560,7 +563,8 @@ impl<U> Queue<U> {
         now: impl FnOnce() -> Instant,
         effects: &mut Effects<U>,
     ) {
-        let node = self.nodes.remove(ticket.index as usize);
+        let mut node = self.nodes.remove(ticket.index as usize);
+        effects.stale = node.waker.take();
         let started = node.was_handled(true);
         let Self {
             order,
