@@ -257,6 +257,16 @@ fn main() {
         .map(String::as_str);
     let (count, runs) = if quick { (20_000, 1) } else { (200_000, 5) };
     let workers = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    if arguments.iter().any(|argument| argument == "--profile") {
+        // For callgrind: nothing but the runner, on one thread.
+        for load in LOADS
+            .iter()
+            .filter(|load| only.is_none_or(|only| load.name == only))
+        {
+            measure(&TokioRt::new(1), Ours, *load, count);
+        }
+        return;
+    }
     println!("{count} updates (a quarter where handlers sleep), {runs} runs, {workers} workers");
     compare("tokio", &TokioRt::new(workers), count, runs, only);
     compare("smol", &SmolRt::new(workers), count, runs, only);

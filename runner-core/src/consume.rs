@@ -1,8 +1,13 @@
 //! Where updates go: [`UpdateConsumer`], closures as consumers, and the boxed twin.
 
-use std::fmt;
+use std::{
+    fmt,
+    pin::Pin,
+    task::{Context, Poll},
+};
 
 use async_trait::async_trait;
+use pin_project_lite::pin_project;
 
 use crate::{BoxError, Delivery};
 
@@ -59,8 +64,28 @@ where
 
     fn consume(&self, update: Delivery<U>) -> impl Future<Output = Result<(), BoxError>> + Send {
         // Called here, not at the first poll: the future then holds no copy of the update.
-        let handled = self(update);
-        async move { handled.await.into_result() }
+        Handled {
+            handler: self(update),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of a closure, as that of a consumer.
+    ///
+    /// Not an async block around it: that would hold the future twice.
+    struct Handled<F> {
+        #[pin]
+        handler: F,
+    }
+}
+
+impl<F: Future<Output: HandlerOutput>> Future for Handled<F> {
+    type Output = Result<(), BoxError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let handled = self.project().handler.poll(cx);
+        handled.map(HandlerOutput::into_result)
     }
 }
 

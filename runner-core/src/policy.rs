@@ -115,6 +115,9 @@ pub enum Verdict {
     Skip,
     /// Try again later. Meanwhile the update keeps its place in the order of its keys, and holds
     /// no slot.
+    ///
+    /// An update that no handler may see, because too many of its key are waiting or because its
+    /// keys could not be computed, is not handled later either: the policy is asked again.
     Retry {
         /// How long to wait.
         after: Duration,

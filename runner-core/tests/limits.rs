@@ -197,3 +197,19 @@ fn a_closure_may_share_a_recorder() {
     drop(handle);
     assert_eq!(log.finished(), [0, 1, 2]);
 }
+
+/// The room is small, and the last update that was ready has been taken: the next fetch is due.
+#[test]
+fn a_handler_that_blocks_does_not_hold_up_the_fetch() {
+    for_each_seed(20, |sim| {
+        let recorder = always(&sim, Plan::ok().block(SECOND));
+        let log = recorder.log();
+        let supplier = ScriptedSupplier::new(&sim).batch([0]).batch([1]).batch([2]);
+        let _handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(concurrent(10).workers(n(3)).max_waiting(n(8)))
+            .start();
+        sim.advance(5 * SECOND);
+        let began: Vec<_> = log.entries().iter().map(|entry| entry.started).collect();
+        assert_eq!(began, [Duration::ZERO; 3]);
+    });
+}

@@ -299,85 +299,49 @@ fn at_max_waiting_intake_stops_and_goes_on_when_there_is_room() {
 
 #[cfg(feature = "tracing")]
 mod warnings {
-    use std::fmt::Write;
-
-    use tracing::{
-        Event, Level, Metadata, Subscriber,
-        field::{Field, Visit},
-        span,
-        subscriber::with_default,
-    };
+    use tracing::Level;
 
     use super::*;
+    use crate::common::log;
 
-    /// Keeps the events that are warnings, or worse.
-    #[derive(Clone, Default)]
-    struct Warnings(Arc<Mutex<Vec<String>>>);
-
-    impl Subscriber for Warnings {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            metadata.level() <= &Level::WARN
-        }
-
-        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-            span::Id::from_u64(1)
-        }
-
-        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-        fn event(&self, event: &Event<'_>) {
-            let mut line = Line(String::new());
-            event.record(&mut line);
-            self.0.lock().unwrap().push(line.0);
-        }
-
-        fn enter(&self, _: &span::Id) {}
-
-        fn exit(&self, _: &span::Id) {}
-    }
-
-    struct Line(String);
-
-    impl Visit for Line {
-        fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-            let _ = write!(self.0, "{field}={value:?} ");
-        }
+    /// The fields of all warnings so far.
+    fn warnings() -> Vec<String> {
+        let warnings = log::lines()
+            .into_iter()
+            .filter(|line| line.level <= Level::WARN);
+        warnings.map(|line| line.fields).collect()
     }
 
     #[test]
     fn the_end_of_intake_is_said_once() {
         for_each_seed(10, |sim| {
-            let warnings = Warnings::default();
-            with_default(warnings.clone(), || {
-                let options = SinkOptions::concurrent().max_waiting(n(8));
-                let (handle, script) = flood(&sim, options);
-                script.push(Step::Batch(vec![1; 40]));
-                sim.advance(500 * MS);
-                let said = warnings.0.lock().unwrap().clone();
-                assert_eq!(said.len(), 1, "{said:?}");
-                for part in ["key=chat 1", "depth=8", "age="] {
-                    assert!(said[0].contains(part), "{said:?}");
-                }
-                // While one goes and one comes, it is no news.
-                sim.advance(31 * SECOND);
-                for _ in 0..5 {
-                    sim.advance(SECOND);
-                    assert_eq!(handle.stats().waiting, 7);
-                    script.push(Step::Batch(vec![]));
-                    script.push(Step::Batch(vec![1]));
-                    sim.advance(MS);
-                    assert_eq!(handle.stats().waiting, 8);
-                }
-                // When all of them are gone, and as many come again, it is.
-                sim.advance(30 * SECOND);
-                assert_eq!(handle.stats().counters.finished, 45);
-                assert_eq!(warnings.0.lock().unwrap().len(), 1);
-                script.push(Step::Batch(vec![1; 40]));
+            log::listen();
+            let options = SinkOptions::concurrent().max_waiting(n(8));
+            let (handle, script) = flood(&sim, options);
+            script.push(Step::Batch(vec![1; 40]));
+            sim.advance(500 * MS);
+            let said = warnings();
+            assert_eq!(said.len(), 1, "{said:?}");
+            for part in ["key=chat 1", "depth=8", "age="] {
+                assert!(said[0].contains(part), "{said:?}");
+            }
+            // While one goes and one comes, it is no news.
+            sim.advance(31 * SECOND);
+            for _ in 0..5 {
                 sim.advance(SECOND);
-                assert_eq!(warnings.0.lock().unwrap().len(), 2);
-            });
+                assert_eq!(handle.stats().waiting, 7);
+                script.push(Step::Batch(vec![]));
+                script.push(Step::Batch(vec![1]));
+                sim.advance(MS);
+                assert_eq!(handle.stats().waiting, 8);
+            }
+            // When all of them are gone, and as many come again, it is.
+            sim.advance(30 * SECOND);
+            assert_eq!(handle.stats().counters.finished, 45);
+            assert_eq!(warnings().len(), 1);
+            script.push(Step::Batch(vec![1; 40]));
+            sim.advance(SECOND);
+            assert_eq!(warnings().len(), 2);
         });
     }
 
@@ -385,44 +349,40 @@ mod warnings {
     #[test]
     fn retries_that_stop_the_intake_say_so_as_well() {
         for_each_seed(10, |sim| {
-            let warnings = Warnings::default();
-            with_default(warnings.clone(), || {
-                let supplier = ScriptedSupplier::new(&sim).batch(0..20_u32);
-                let recorder = always(&sim, Plan::fail("no").sleep(SECOND));
-                let handle = Runner::new(runtime(&sim), supplier, recorder)
-                    .sink(
-                        SinkOptions::concurrent()
-                            .concurrency(n(8))
-                            .prefetch(0)
-                            .max_waiting(n(8)),
-                    )
-                    .policy(|_: Failure<u32>| Verdict::Retry { after: LONG })
-                    .start();
-                sim.advance(500 * MS);
-                assert_eq!(handle.stats().in_flight, 8);
-                // From now on there is never a free slot that would let it look up.
-                handle.set_concurrency(n(1));
-                assert_eq!(warnings.0.lock().unwrap().len(), 0);
-                sim.advance(10 * SECOND);
-                assert_eq!(handle.stats().waiting, 8);
-                let said = warnings.0.lock().unwrap().clone();
-                assert_eq!(said.len(), 1, "{said:?}");
-            });
+            log::listen();
+            let supplier = ScriptedSupplier::new(&sim).batch(0..20_u32);
+            let recorder = always(&sim, Plan::fail("no").sleep(SECOND));
+            let handle = Runner::new(runtime(&sim), supplier, recorder)
+                .sink(
+                    SinkOptions::concurrent()
+                        .concurrency(n(8))
+                        .prefetch(0)
+                        .max_waiting(n(8)),
+                )
+                .policy(|_: Failure<u32>| Verdict::Retry { after: LONG })
+                .start();
+            sim.advance(500 * MS);
+            assert_eq!(handle.stats().in_flight, 8);
+            // From now on there is never a free slot that would let it look up.
+            handle.set_concurrency(n(1));
+            assert_eq!(warnings().len(), 0);
+            sim.advance(10 * SECOND);
+            assert_eq!(handle.stats().waiting, 8);
+            let said = warnings();
+            assert_eq!(said.len(), 1, "{said:?}");
         });
     }
 
     #[test]
     fn a_sink_that_fetches_batch_by_batch_has_nothing_to_say() {
         let sim = SimRuntime::new(1);
-        let warnings = Warnings::default();
-        with_default(warnings.clone(), || {
-            let options = SinkOptions::sequential().max_waiting(n(4));
-            let (handle, script) = flood(&sim, options);
-            script.push(Step::Batch((0..20).collect()));
-            sim.advance(100 * SECOND);
-            assert_eq!(handle.stats().counters.finished, 20);
-        });
-        assert_eq!(warnings.0.lock().unwrap().len(), 0);
+        log::listen();
+        let options = SinkOptions::sequential().max_waiting(n(4));
+        let (handle, script) = flood(&sim, options);
+        script.push(Step::Batch((0..20).collect()));
+        sim.advance(100 * SECOND);
+        assert_eq!(handle.stats().counters.finished, 20);
+        assert_eq!(warnings().len(), 0);
     }
 }
 

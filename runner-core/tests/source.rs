@@ -7,7 +7,6 @@ use std::{
     error::Error,
     num::{NonZeroU32, NonZeroUsize},
     pin::pin,
-    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -608,40 +607,7 @@ fn health_tells_why_no_updates_come() {
     assert_eq!(look(MINUTE / 2), (RunState::Polling, false));
 }
 
-/// Keeps the messages of what happens on this thread.
-#[derive(Clone, Default)]
-struct Events(Arc<Mutex<Vec<String>>>);
-
-impl tracing::Subscriber for Events {
-    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
-        metadata.target().starts_with("runner_core::source")
-    }
-
-    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-        tracing::span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        struct Message<'a>(&'a Events);
-        impl tracing::field::Visit for Message<'_> {
-            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-                if field.name() == "message" {
-                    self.0.0.lock().unwrap().push(format!("{value:?}"));
-                }
-            }
-        }
-        event.record(&mut Message(self));
-    }
-
-    fn enter(&self, _: &tracing::span::Id) {}
-
-    fn exit(&self, _: &tracing::span::Id) {}
-}
-
+#[cfg(feature = "tracing")]
 #[test]
 fn there_is_one_event_per_change_of_state() {
     let sim = SimRuntime::new(1);
@@ -655,16 +621,17 @@ fn there_is_one_event_per_change_of_state() {
     }
     let supplier = supplier.batch([4]);
     let mut source = source(&sim, supplier, SourceOptions::default());
-    let events = Events::default();
-    tracing::subscriber::with_default(events.clone(), || {
-        for update in 1..=4 {
-            let batch = sim.block_on(source.next(n(10))).unwrap().unwrap();
-            assert_eq!(batch, [update]);
-        }
-    });
-    let events = events.0.lock().unwrap();
+    common::log::listen();
+    for update in 1..=4 {
+        let batch = sim.block_on(source.next(n(10))).unwrap().unwrap();
+        assert_eq!(batch, [update]);
+    }
+    let of_the_source = common::log::lines()
+        .into_iter()
+        .filter(|line| line.target.starts_with("runner_core::source"));
+    let events: Vec<String> = of_the_source.map(|line| line.message).collect();
     assert_eq!(
-        *events,
+        events,
         [
             "updates cannot be fetched, trying again until it works",
             "updates are fetched again",

@@ -988,3 +988,20 @@ fn a_handler_that_does_not_end_shows_as_unresponsive() {
     assert_eq!(receiver.try_recv(), Ok(Progress::Unresponsive));
     assert!(ended(stopped).unwrap().is_ok());
 }
+
+#[test]
+fn a_runner_that_is_dropped_before_it_runs_leaves_nobody_waiting() {
+    let sim = SimRuntime::new(1);
+    let supplier = ScriptedSupplier::new(&sim).batch([1]);
+    let runner = Runner::new(runtime(&sim), supplier, always(&sim, Plan::ok()));
+    let handle = runner.handle();
+    let stopped = handle.stop();
+    assert!(ended(handle.task()).is_none());
+    drop(runner);
+    let result = sim.block_on(stopped);
+    assert!(
+        matches!(result, Err(RunError::Dropped { .. })),
+        "{result:?}"
+    );
+    assert!(!handle.is_running());
+}

@@ -10,11 +10,13 @@ use futures::{
     executor,
 };
 use runner_core::{
-    Bot, BoxError, Delivery, GetUpdates, Key, RunError, SupplyError, UpdateConsumer, UpdatesRequest,
+    Bot, BoxError, Delivery, GetUpdates, Key, RunError, RunnerHandle, SupplyError, UpdateConsumer,
+    UpdatesRequest,
 };
-use runner_smol::{run, serve, serve_on};
+use runner_smol::{run, run_with, serve, serve_on};
 
-/// An API that has some updates, then none; or refuses from the beginning.
+/// An API that has some updates, then none; or refuses from the beginning. Short
+/// polls are answered at once.
 struct Api {
     updates: Vec<i64>,
     refuses: bool,
@@ -25,7 +27,10 @@ impl GetUpdates for Api {
     type Update = i64;
     type Error = SupplyError;
 
-    async fn get_updates(&mut self, _: &UpdatesRequest) -> Result<Vec<i64>, SupplyError> {
+    async fn get_updates(&mut self, request: &UpdatesRequest) -> Result<Vec<i64>, SupplyError> {
+        if request.timeout.is_zero() {
+            return Ok(Vec::new());
+        }
         if self.refuses {
             return Err(SupplyError::Fatal("no such bot".into()));
         }
@@ -58,6 +63,33 @@ fn refused() -> Bot<Api, impl UpdateConsumer<i64>> {
         refuses: true,
     };
     Bot::for_each(api, async |_: Delivery<i64>| {})
+}
+
+#[test]
+fn run_with_gives_a_handle_before_the_first_fetch() {
+    let (give, given) = std::sync::mpsc::channel();
+    let (begin, begun) = std::sync::mpsc::channel();
+    let api = Api {
+        updates: vec![1, 2],
+        refuses: false,
+    };
+    let bot = Bot::for_each(api, move |_: Delivery<i64>| {
+        begin.send(()).unwrap();
+        std::future::ready(())
+    });
+    let stopper = std::thread::spawn(move || {
+        let handle: RunnerHandle<i64> = given.recv().unwrap();
+        for _ in 0..2 {
+            begun.recv().unwrap();
+        }
+        drop(handle.stop());
+    });
+    let report = run_with(bot, |handle| {
+        assert_eq!(handle.stats().counters.supplied, 0);
+        give.send(handle).unwrap();
+    });
+    assert_eq!(report.unwrap().counters.finished, 2);
+    stopper.join().unwrap();
 }
 
 #[test]

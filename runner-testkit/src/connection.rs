@@ -181,9 +181,12 @@ fn get_updates(shared: &Shared, asked: &mut Asked) -> Result<Reply, Stopped> {
                 return Ok(Reply::json(200, answer));
             }
             Decision::Refuse(conflict) => {
-                while Instant::now() < conflict.at {
-                    state = shared.wait(state, asked.connection, conflict.at)?;
+                drop(state);
+                if let Err(Stopped) = shared.sleep_until(asked.connection, conflict.at) {
+                    answer_poll(shared, &mut shared.lock(), index, PollAnswer::Cut);
+                    return Err(Stopped);
                 }
+                state = shared.lock();
                 answer_poll(shared, &mut state, index, PollAnswer::Refused(409));
                 return Ok(failure(409, conflict.text));
             }

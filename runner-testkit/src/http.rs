@@ -24,8 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(500);
 /// How much is read at once.
 const CHUNK: usize = 16 << 10;
 
-/// A request, framed and decoded.
-#[derive(Debug)]
+/// A request, framed and decoded. It has no `Debug`, because the path has the token in it.
 pub(crate) struct Request {
     /// As it was sent, without the query; percent-encoded.
     pub(crate) path: String,

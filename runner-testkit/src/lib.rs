@@ -7,12 +7,14 @@
 
 pub mod control;
 
+mod builder;
 mod connection;
 mod fault;
 mod http;
 mod kinds;
 mod methods;
 mod params;
+mod people;
 mod poll;
 mod queue;
 mod record;
@@ -22,8 +24,9 @@ mod shared;
 mod traffic;
 mod wire;
 
+pub use builder::LocalServerBuilder;
 pub use fault::{Fault, FaultPlan, FaultRule, Stage};
 pub use params::{File, Params};
 pub use record::{Call, Connections, Poll, PollAnswer, Snapshot};
-pub use server::{LocalServer, LocalServerBuilder};
+pub use server::LocalServer;
 pub use traffic::{Traffic, TrafficUpdate};

@@ -464,4 +464,64 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn it_agrees_with_a_plain_list_whatever_is_done() {
+        for seed in 0..300 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut queue = queue(0);
+            let mut list: Vec<(i32, i64)> = Vec::new();
+            let mut tail = 1000;
+            for now in 0..80 {
+                match random.u8(0..10) {
+                    0..5 => {
+                        let expires_at = now + random.i64(0..30);
+                        let id = queue.push("poll", "1", expires_at, now);
+                        if expires_at > now {
+                            assert_eq!(id, Some(tail));
+                            list.push((tail, expires_at));
+                            tail += 1;
+                        } else {
+                            assert_eq!(id, None);
+                        }
+                    }
+                    5 => {
+                        let keep = random.usize(0..6);
+                        queue.trim(keep);
+                        list.drain(..list.len().saturating_sub(keep));
+                    }
+                    6 => {
+                        queue.collect(now);
+                        list.retain(|(_, expires_at)| *expires_at >= now);
+                    }
+                    _ => {
+                        let offset = tail + random.i32(-12..14);
+                        let limit = random.usize(1..5);
+                        if offset <= tail + 10 {
+                            list.retain(|(id, _)| *id >= offset);
+                        }
+                        let expected: Vec<i32> = list
+                            .iter()
+                            .filter(|(_, expires_at)| *expires_at >= now)
+                            .map(|(id, _)| *id)
+                            .take(limit)
+                            .collect();
+                        assert_eq!(
+                            read(&mut queue, offset, limit, now),
+                            expected,
+                            "seed {seed}"
+                        );
+                        // What has expired is deleted as far as the answer went.
+                        let end = match expected.last() {
+                            Some(last) if expected.len() == limit => *last,
+                            _ => i32::MAX,
+                        };
+                        list.retain(|(id, expires_at)| *id > end || *expires_at >= now);
+                    }
+                }
+                assert_eq!(queue.len(), list.len(), "seed {seed}");
+                assert_eq!(queue.bytes, list.len() * r#""poll":1"#.len(), "seed {seed}");
+            }
+        }
+    }
 }

@@ -5,29 +5,22 @@
 
 use std::{
     fmt, io,
-    net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::Arc,
-    thread::{self, JoinHandle},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    sync::{Arc, MutexGuard},
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::SockRef;
 
 use crate::{
-    connection,
+    builder::LocalServerBuilder,
     fault::{FaultPlan, FaultRule},
-    poll::{CONFLICT_SET_WEBHOOK, Polling},
-    queue::Queue,
+    poll::CONFLICT_SET_WEBHOOK,
     record::{Call, Connections, Poll, Snapshot},
-    route::check_token,
-    shared::{Config, Connected, Shared},
+    shared::{Shared, State},
 };
-
-/// How many connections may wait to be accepted, as at the real server.
-const BACKLOG: i32 = 8192;
-/// What the threads of connections get: they keep their buffers on the heap.
-const STACK: usize = 256 << 10;
 
 /// A Bot API server on loopback, with threads of its own and no runtime.
 ///
@@ -58,157 +51,11 @@ const STACK: usize = 256 << 10;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct LocalServer {
-    shared: Arc<Shared>,
-    listener: Arc<TcpListener>,
-    url: String,
-    accepting: Option<JoinHandle<Vec<JoinHandle<()>>>>,
-}
-
-/// How a [`LocalServer`] begins; made by [`LocalServer::builder`].
-#[must_use = "the server is not started yet"]
-pub struct LocalServerBuilder {
-    token: String,
-    first_update_id: Option<i32>,
-    seed: u64,
-    faults: FaultPlan,
-    accepts_any: bool,
-    records: bool,
-}
-
-impl LocalServerBuilder {
-    /// The token of the bot. Default: a made-up one.
-    pub fn token(mut self, token: impl Into<String>) -> Self {
-        self.token = token.into();
-        self
-    }
-
-    /// The id of the first update, from 1 to 1 999 999 998. Default: drawn from the seed, as the real
-    /// server draws one.
-    pub fn first_update_id(mut self, id: i32) -> Self {
-        self.first_update_id = Some(id.clamp(1, 1_999_999_998));
-        self
-    }
-
-    /// The seed of what is random about the server. Default: 0, so that two runs are the same.
-    pub fn seed(mut self, seed: u64) -> Self {
-        self.seed = seed;
-        self
-    }
-
-    /// What goes wrong. Default: nothing.
-    pub fn faults(mut self, plan: FaultPlan) -> Self {
-        self.faults = plan;
-        self
-    }
-
-    /// Answers methods that the server does not implement with 404 `Not Found: method not found`.
-    /// Default: they are recorded and answered with `true`, so that any bot can be run.
-    pub fn known_methods_only(mut self) -> Self {
-        self.accepts_any = false;
-        self
-    }
-
-    /// Keeps no list of calls and polls, only their numbers. For long runs, in which the list would
-    /// grow for ever.
-    pub fn without_records(mut self) -> Self {
-        self.records = false;
-        self
-    }
-
-    /// Starts the server.
-    ///
-    /// # Errors
-    ///
-    /// The socket cannot be opened, the thread cannot be started, or the token is not shaped like
-    /// one.
-    pub fn start(self) -> io::Result<LocalServer> {
-        let bot_id = check_token(&self.token).map_err(|_refusal| {
-            io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "the token is not shaped like one",
-            )
-        })?;
-        // std offers no way to set the backlog, and 128 refuses a burst of clients.
-        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
-        socket.listen(BACKLOG)?;
-        let listener = Arc::new(TcpListener::from(socket));
-        let address = listener.local_addr()?;
-
-        let config = Config {
-            address,
-            token: self.token,
-            bot_id,
-            username: "local_runner_bot".into(),
-            accepts_any: self.accepts_any,
-            records: self.records,
-        };
-        let polling = Polling::new(Queue::new(self.first_update_id, self.seed));
-        let shared = Arc::new(Shared::new(config, polling, self.faults));
-        let accepting = thread::Builder::new()
-            .name("testkit-accept".into())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                let listener = Arc::clone(&listener);
-                move || accept(&shared, &listener)
-            })?;
-        Ok(LocalServer {
-            shared,
-            listener,
-            url: format!("http://{address}"),
-            accepting: Some(accepting),
-        })
-    }
-}
-
-/// Accepts connections until the server ends; returns the threads that may still run.
-fn accept(shared: &Arc<Shared>, listener: &TcpListener) -> Vec<JoinHandle<()>> {
-    let mut threads: Vec<JoinHandle<()>> = Vec::new();
-    let mut reap_at = 64;
-    loop {
-        let accepted = listener.accept();
-        let mut state = shared.lock();
-        if state.is_stopping {
-            return threads;
-        }
-        let Ok((stream, _)) = accepted else {
-            // The client was gone, which is nothing, or there are no descriptors left, and then a pause
-            // is better than to try again as fast as possible.
-            drop(state);
-            thread::sleep(Duration::from_millis(1));
-            continue;
-        };
-        // Without it, every answer could wait for the acknowledgement of the one before.
-        let _refused = stream.set_nodelay(true);
-        state.opened += 1;
-        let id = state.opened;
-        let stream = Arc::new(stream);
-        let connected = Connected {
-            stream: Arc::clone(&stream),
-            is_hung_up: false,
-        };
-        state.connections.insert(id, connected);
-        shared.changed(&state);
-        drop(state);
-
-        let started = thread::Builder::new()
-            .name("testkit-connection".into())
-            .stack_size(STACK)
-            .spawn({
-                let shared = Arc::clone(shared);
-                move || connection::serve(&shared, stream, id)
-            });
-        match started {
-            Ok(thread) => threads.push(thread),
-            Err(_) => {
-                shared.lock().connections.remove(&id);
-            }
-        }
-        if threads.len() >= reap_at {
-            threads.retain(|thread| !thread.is_finished());
-            reap_at = (threads.len() * 2).max(64);
-        }
-    }
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) listener: Arc<TcpListener>,
+    pub(crate) url: String,
+    /// Returns the threads of connections that may still run.
+    pub(crate) accepting: Option<JoinHandle<Vec<JoinHandle<()>>>>,
 }
 
 /// Starting, and what a client must know.
@@ -224,14 +71,7 @@ impl LocalServer {
 
     /// Prepares a server that is not the default one.
     pub fn builder() -> LocalServerBuilder {
-        LocalServerBuilder {
-            token: "600700800:local-server-of-the-testkit-0".into(),
-            first_update_id: None,
-            seed: 0,
-            faults: FaultPlan::new(0),
-            accepts_any: true,
-            records: true,
-        }
+        LocalServerBuilder::new()
     }
 
     /// The base URL, like `http://127.0.0.1:40123`: what stands before `/bot<token>/`.
@@ -264,7 +104,8 @@ impl LocalServer {
 /// Every function returns the id that the update got, or `None` if it was dropped: because of
 /// `allowed_updates`, because its time is over, or because the queue is full.
 impl LocalServer {
-    /// Queues an update: `kind` is the name of its field, like `message`, and `body` what is in it.
+    /// Queues an update: `kind` is the name of its field, like `message`, and `body` what is in it,
+    /// whose own fields arrive in alphabetical order. [`push_raw`](Self::push_raw) keeps the order.
     #[expect(clippy::needless_pass_by_value, reason = "made by `json!` in place")]
     pub fn push(&self, kind: &str, body: Value) -> Option<i64> {
         self.push_raw(kind, &body.to_string())
@@ -483,7 +324,7 @@ impl LocalServer {
         }
     }
 
-    fn let_go(&self, mut state: std::sync::MutexGuard<'_, crate::shared::State>, is_over: bool) {
+    fn let_go(&self, mut state: MutexGuard<'_, State>, is_over: bool) {
         if is_over {
             state.polling.release_wait(Instant::now());
         }
@@ -511,19 +352,6 @@ impl fmt::Debug for LocalServer {
         f.debug_struct("LocalServer")
             .field("url", &self.url)
             .field("state", &self.snapshot())
-            .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for LocalServerBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The token may be a real one.
-        f.debug_struct("LocalServerBuilder")
-            .field("first_update_id", &self.first_update_id)
-            .field("seed", &self.seed)
-            .field("faults", &self.faults)
-            .field("accepts_any", &self.accepts_any)
-            .field("records", &self.records)
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,11 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use crate::{server::LocalServer, wire::quote};
+use crate::{
+    people::{BOT, Chat, USERS, user_json},
+    server::LocalServer,
+    wire::quote,
+};
 
 /// Makes up updates of every type, the same ones for the same seed.
 ///
@@ -434,28 +438,7 @@ impl LocalServer {
     }
 }
 
-/// The ids of users begin after this.
-const USERS: i64 = 700_100_000;
-const SUPERGROUPS: i64 = -1_001_900_000_000;
-const GROUPS: i64 = -4_000_000;
-const CHANNELS: i64 = -1_002_900_000_000;
-
-const BOT: &str =
-    r#"{"id":600700800,"is_bot":true,"first_name":"Local","username":"local_runner_bot"}"#;
-
 const COMMANDS: [&str; 5] = ["/start", "/help", "/settings", "/weather", "/stop"];
-
-const FIRST_NAMES: [&str; 8] = [
-    "Mira",
-    "Jonas",
-    "Анна",
-    "Yuki",
-    "Omar",
-    "Ленка",
-    "Zoë",
-    "Li",
-];
-const LAST_NAMES: [&str; 6] = ["Sample", "Иванова", "Okafor", "Núñez", "Sato", "Berg"];
 
 const WORDS: [&str; 40] = [
     "the",
@@ -499,80 +482,6 @@ const WORDS: [&str; 40] = [
     "see",
     "later",
 ];
-
-#[derive(Clone, Copy)]
-struct Chat {
-    id: i64,
-}
-
-impl Chat {
-    fn number(number: u32) -> Self {
-        let offset = i64::from(number) + 1;
-        Self {
-            id: match number % 20 {
-                5 => CHANNELS - offset,
-                9 => GROUPS - offset,
-                2 | 7 | 11 | 14 | 18 => SUPERGROUPS - offset,
-                _ => USERS + offset,
-            },
-        }
-    }
-
-    fn is_private(self) -> bool {
-        self.id > 0
-    }
-
-    fn is_channel(self) -> bool {
-        self.id < CHANNELS
-    }
-
-    fn json(self) -> String {
-        let id = self.id;
-        if self.is_private() {
-            let (first, last) = names(id);
-            format!(
-                r#"{{"id":{id},"first_name":"{first}","last_name":"{last}","username":"user_{id}","type":"private"}}"#
-            )
-        } else if self.is_channel() {
-            format!(
-                r#"{{"id":{id},"title":"News {}","username":"news_{}","type":"channel"}}"#,
-                CHANNELS - id,
-                CHANNELS - id
-            )
-        } else if id < SUPERGROUPS {
-            format!(
-                r#"{{"id":{id},"title":"Комната {}","is_forum":false,"type":"supergroup"}}"#,
-                SUPERGROUPS - id
-            )
-        } else {
-            format!(
-                r#"{{"id":{id},"title":"Room {}","type":"group","all_members_are_administrators":true}}"#,
-                GROUPS - id
-            )
-        }
-    }
-}
-
-fn names(id: i64) -> (&'static str, &'static str) {
-    let pick = |names: &[&'static str], step: i64| {
-        let index = (id / step).unsigned_abs() as usize % names.len();
-        names[index]
-    };
-    (pick(&FIRST_NAMES, 1), pick(&LAST_NAMES, 3))
-}
-
-fn user_json(id: i64) -> String {
-    let (first, last) = names(id);
-    let language = ["en", "ru", "pt", "de"][(id % 4).unsigned_abs() as usize];
-    let premium = if id % 5 == 0 {
-        r#","is_premium":true"#
-    } else {
-        ""
-    };
-    format!(
-        r#"{{"id":{id},"is_bot":false,"first_name":"{first}","last_name":"{last}","username":"user_{id}","language_code":"{language}"{premium}}}"#
-    )
-}
 
 fn quote_words(random: &mut fastrand::Rng, count: usize, json: &mut String) {
     let mut text = String::with_capacity(count * 8);

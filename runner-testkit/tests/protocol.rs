@@ -306,3 +306,17 @@ fn a_message_that_cannot_be_sent_says_why() {
     let answer = client.get("sendMessage?chat_id=@news&text=a");
     assert_eq!(answer.json()["result"]["chat"]["type"], "channel");
 }
+
+#[test]
+fn a_token_must_be_shaped_like_one_and_is_not_shown() {
+    let builder = || LocalServer::builder().first_update_id(5);
+    assert!(builder().token("secret").start().is_err());
+    let token = "42:abcdefghijklmnopqrstuvwx";
+    let builder = builder().token(token);
+    assert!(!format!("{builder:?}").contains("abcdefgh"));
+    let server = builder.start().unwrap();
+    assert!(!format!("{server:?}").contains("abcdefgh"));
+    assert_eq!((server.token(), server.bot_id()), (token, 42));
+    assert_eq!(server.push_message(1, 1, "a"), Some(5));
+    assert_eq!(Client::new(&server).get("getMe").status, 200);
+}

@@ -83,14 +83,17 @@ pub struct Runner<S: UpdateSupplier, C> {
     pub(crate) keys: Option<Arc<KeysOf<S::Update>>>,
     pub(crate) policy: Arc<dyn DecideBoxed<S::Update>>,
     control: Arc<Control<S::Update>>,
+    _unrun: Unrun<S::Update>,
 }
 
 impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     /// Connects a supplier and a consumer.
     pub fn new(runtime: Arc<dyn Runtime>, supplier: S, consumer: C) -> Self {
         let source = Source::new(Arc::clone(&runtime), supplier, SourceOptions::default());
+        let control = Control::new(runtime, source.status(), Some(STALL_AFTER));
         Self {
-            control: Control::new(runtime, source.status(), Some(STALL_AFTER)),
+            _unrun: Unrun(Arc::clone(&control)),
+            control,
             source,
             consumer: Arc::new(consumer),
             options: SinkOptions::default(),
@@ -648,6 +651,22 @@ impl<U: Send + Sync + 'static> Drop for RunGuard<'_, U> {
         let report = report(self.control, self.sink, self.began, unsettled, None);
         warn!(report = %report, "run cut short");
         self.control.finish(Err((self.cut_short)(Box::new(report))));
+    }
+}
+
+/// Says that a runner was dropped before it ever ran, to those who wait for its end already.
+struct Unrun<U: Send + Sync + 'static>(Arc<Control<U>>);
+
+impl<U: Send + Sync + 'static> Drop for Unrun<U> {
+    fn drop(&mut self) {
+        let state = self.0.lock();
+        // A task has a guard of its own, and so has a run that is under way.
+        let is_unrun = state.driver == Driver::User && state.end.get().is_none();
+        drop(state);
+        if is_unrun {
+            let report = Box::new(Report::empty());
+            self.0.finish(Err(RunError::Dropped { report }));
+        }
     }
 }
 

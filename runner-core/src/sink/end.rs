@@ -63,7 +63,10 @@ impl<U> Queue<U> {
     /// A task was dropped before it ended: its runtime is gone, and so are all other tasks.
     pub(crate) fn worker_lost(&mut self, ticket: Option<Ticket>, hungry: bool) -> Effects<U> {
         let mut effects = Effects::default();
-        if hungry {
+        if hungry && ticket.is_none() && self.surplus > 0 {
+            self.surplus -= 1;
+        } else if hungry {
+            self.idle -= usize::from(ticket.is_none());
             self.hungry -= 1;
         }
         effects.fault = self.halt(Fault::RuntimeGone);

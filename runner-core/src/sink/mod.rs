@@ -11,6 +11,8 @@ mod options;
 mod order;
 mod outcome;
 mod queue;
+#[cfg(test)]
+mod queue_model;
 mod snapshot;
 mod waiters;
 mod worker;

@@ -132,6 +132,8 @@ impl SinkOptions {
     /// updates.
     ///
     /// At this bound no more updates are fetched, because a supplier cannot be read selectively.
+    /// What is in flight by then may still come on top, if it has to be tried again. No effect on
+    /// sequential and batch sinks, which hold one batch.
     pub fn max_waiting(mut self, max_waiting: NonZeroUsize) -> Self {
         self.max_waiting = max_waiting;
         self

@@ -58,6 +58,10 @@ pub(crate) struct Queue<U> {
     pub(super) detached: usize,
     /// Tasks that have the duty to start updates.
     pub(super) hungry: usize,
+    /// How many of these have not looked for an update yet.
+    pub(super) idle: usize,
+    /// Tasks that are about to look for an update, and whose duty another task has taken on.
+    pub(super) surplus: usize,
     pub(super) counters: Counters,
     /// Attempts that were started.
     pub(super) claims: u64,
@@ -181,6 +185,8 @@ impl<U> Queue<U> {
             waiting: 0,
             detached: 0,
             hungry: 0,
+            idle: 0,
+            surplus: 0,
             counters: Counters::default(),
             claims: 0,
             latencies: Latencies::new(),
@@ -258,13 +264,28 @@ impl<U> Queue<U> {
         let free = self.limits.workers.saturating_sub(self.hungry);
         let recruits = self.startable().min(free);
         self.hungry += recruits;
-        recruits
+        self.idle += recruits;
+        // Some are on their way and had lost the duty: they have it again.
+        let returned = recruits.min(self.surplus);
+        self.surplus -= returned;
+        recruits - returned
+    }
+
+    /// Takes the next update that may start, for a task that looks for one and has none; else takes
+    /// the duty.
+    pub(crate) fn claim(&mut self) -> Option<Job<U>> {
+        if self.surplus > 0 {
+            self.surplus -= 1;
+            return None;
+        }
+        self.idle -= 1;
+        self.take()
     }
 
     /// Takes the next update that may start, for a task that has the duty; else takes the duty.
     ///
     /// Both in one critical section, or an update that arrives in between would be stranded.
-    pub(crate) fn claim(&mut self) -> Option<Job<U>> {
+    fn take(&mut self) -> Option<Job<U>> {
         if self.startable() == 0 {
             self.hungry -= 1;
             return None;
@@ -391,18 +412,37 @@ impl<U> Queue<U> {
         }
         let mut job = None;
         if claim {
-            if !*hungry && self.hungry < self.limits.workers && self.startable() > 0 {
-                self.hungry += 1;
-                *hungry = true;
-            }
+            *hungry = *hungry || self.take_duty();
             if *hungry {
-                job = self.claim();
+                job = self.take();
                 *hungry = job.is_some();
             }
+        } else if *hungry {
+            self.idle += 1;
         }
         effects.recruits = self.recruit();
         self.wake_satisfied(&mut effects.wakers);
         (job, effects)
+    }
+
+    /// Whether a task whose handler has waited may start the next update.
+    ///
+    /// It is at hand, and a new task would cost a spawn: if there are enough tasks with the duty, it
+    /// relieves one that has not come to look yet.
+    fn take_duty(&mut self) -> bool {
+        if self.startable() == 0 {
+            return false;
+        }
+        if self.hungry < self.limits.workers {
+            self.hungry += 1;
+            return true;
+        }
+        let relieves = self.idle > 0;
+        if relieves {
+            self.idle -= 1;
+            self.surplus += 1;
+        }
+        relieves
     }
 
     /// Changes how many updates may be in flight. Cancels nothing.

@@ -1,9 +1,10 @@
 //! The tasks that run handlers: pull workers.
 //!
 //! A task with the *duty* takes ready updates from the queue and polls each handler once. If that
-//! is pending, the task keeps this update and passes the duty on; so there are at most `workers`
-//! tasks with the duty, and one task for every handler that waits. An update whose handler never
-//! waits costs no task at all.
+//! is pending, the task keeps this update and passes the duty on, to at most `workers` tasks at a
+//! time; so there is one task for every handler that waits, and an update whose handler never waits
+//! costs no task at all. A task whose handler has ended after a wait takes the next update itself,
+//! and relieves one that was started for it and has not begun: under a steady load nothing is spawned.
 
 use std::{
     future::poll_fn,
@@ -19,7 +20,7 @@ use super::{
     queue::{Job, Timeout},
 };
 use crate::{
-    Cause, Delivery, Failure, UpdateConsumer, Verdict,
+    BoxError, Cause, Failure, UpdateConsumer, Verdict,
     panics::{discard, guarded},
     ticket::Ticket,
     trace::error,
@@ -47,13 +48,24 @@ where
                 discard(delivery);
                 duty.ask_policy(*cause).await
             }
-            None => match duty.run(&*consumer, delivery).await {
-                Ended::Ok => Outcome::Done,
-                Ended::Cause(cause) => duty.ask_policy(cause).await,
-                Ended::Abandoned => Outcome::Abandoned,
-            },
+            None => {
+                // Made in the frame of the task and lent from here: an async function that takes a
+                // future by value holds it twice.
+                let mut handler = pin!(None);
+                let called = guarded(|| handler.set(Some(consumer.consume(delivery))));
+                let ended = match called {
+                    Ok(()) => duty.run(handler).await,
+                    Err(panic) => Ended::Cause(Cause::Panic(panic)),
+                };
+                match ended {
+                    Ended::Ok => Outcome::Done,
+                    Ended::Cause(cause) => duty.ask_policy(cause).await,
+                    Ended::Abandoned => Outcome::Abandoned,
+                }
+            }
         };
-        budget -= 1;
+        // A handler that has waited has let others have the thread.
+        budget = if duty.hungry { budget - 1 } else { BUDGET };
         next = duty.settle(outcome, budget > 0);
         if budget == 0 {
             // Nothing is held meanwhile but the duty.
@@ -100,7 +112,18 @@ impl<U: Send + Sync + 'static> Duty<U> {
     }
 
     fn claim(&mut self) -> Option<Job<U>> {
-        let job = self.sink.lock().claim();
+        let mut wakers = Vec::new();
+        let mut queue = self.sink.lock();
+        let job = queue.claim();
+        if queue.ready() == 0 {
+            // When the last one that was ready is taken, a fetch may be due. It must not wait for
+            // the handler, which may keep its thread for long.
+            queue.wake_satisfied(&mut wakers);
+        }
+        drop(queue);
+        for waker in wakers {
+            waker.wake();
+        }
         self.hungry = job.is_some();
         self.current = job.as_ref().map(|job| job.ticket);
         job
@@ -126,11 +149,11 @@ impl<U: Send + Sync + 'static> Duty<U> {
         job
     }
 
-    async fn run<C: UpdateConsumer<U>>(&mut self, consumer: &C, update: Delivery<U>) -> Ended {
-        let handler = match guarded(|| consumer.consume(update)) {
-            Ok(handler) => handler,
-            Err(panic) => return Ended::Cause(Cause::Panic(panic)),
-        };
+    async fn run<F, E>(&mut self, handler: Pin<&mut Option<F>>) -> Ended
+    where
+        F: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
         match self.drive(handler, Timeout::Shared).await {
             Driven::Ready(Ok(())) => Ended::Ok,
             Driven::Ready(Err(error)) => match guarded(|| Cause::from_error(error.into())) {
@@ -157,8 +180,9 @@ impl<U: Send + Sync + 'static> Duty<U> {
             update,
             cause: cause.clone(),
         };
-        let verdict = match guarded(|| policy.decide(failure)) {
-            Ok(deciding) => self.drive(deciding, Timeout::Own).await,
+        let mut deciding = pin!(None);
+        let verdict = match guarded(|| deciding.set(Some(policy.decide(failure)))) {
+            Ok(()) => self.drive(deciding, Timeout::Own).await,
             Err(panic) => Driven::Panicked(panic),
         };
         let given_up = Outcome::GivenUp(Ending::from(&cause));
@@ -183,8 +207,11 @@ impl<U: Send + Sync + 'static> Duty<U> {
     }
 
     /// Polls a future of the user to its end, to its cancellation or to its panic, and drops it.
-    async fn drive<F: Future>(&mut self, future: F, timeout: Timeout) -> Driven<F::Output> {
-        let mut future = pin!(Some(future));
+    async fn drive<F: Future>(
+        &mut self,
+        mut future: Pin<&mut Option<F>>,
+        timeout: Timeout,
+    ) -> Driven<F::Output> {
         let mut pending = false;
         let driven = poll_fn(|cx| {
             if pending && let Some(cancel) = self.check(cx) {

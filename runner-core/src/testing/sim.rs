@@ -462,3 +462,48 @@ pub fn for_each_seed(count: u64, mut test: impl FnMut(SimRuntime)) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RuntimeExt;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A real executor runs a task again that was woken on another thread while it was polled.
+    #[test]
+    fn a_wake_up_during_a_poll_that_lets_time_pass_is_not_lost() {
+        let sim = SimRuntime::new(1);
+        let clock = sim.clone();
+        sim.spawn(Box::pin(async move {
+            let mut sleep = clock.sleep(SECOND);
+            let mut polls = 0;
+            poll_fn(|cx| {
+                polls += 1;
+                if sleep.as_mut().poll(cx).is_pending() {
+                    clock.advance(5 * SECOND);
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(polls, 2);
+        }));
+        sim.run_until_idle();
+        assert_eq!((sim.tasks(), sim.panics()), (0, 0));
+    }
+
+    #[test]
+    fn a_task_may_shut_its_own_runtime_down() {
+        for panics in [false, true] {
+            let sim = SimRuntime::new(1);
+            let own = sim.clone();
+            sim.spawn(Box::pin(async move {
+                own.shut_down();
+                assert!(!panics, "after the end");
+            }));
+            sim.run_until_idle();
+            assert_eq!((sim.tasks(), sim.panics()), (0, usize::from(panics)));
+        }
+    }
+}

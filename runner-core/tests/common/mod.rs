@@ -1,6 +1,9 @@
 //! What the tests of the pipeline share.
 #![allow(dead_code, reason = "every test file uses a part of it")]
 
+#[cfg(feature = "tracing")]
+pub(crate) mod log;
+
 use std::{
     num::NonZeroUsize,
     pin::pin,

@@ -7,6 +7,7 @@ use runner_core::{
 };
 
 use crate::{
+    coverage::Seen,
     oracle::{Ending, Event, Oracle, State},
     world::Item,
 };
@@ -32,6 +33,11 @@ impl Oracle {
             abandoned: report.abandoned.len(),
         });
         self.check_kind(result, cut);
+        if cut == Cut::No {
+            for _ in report.abandoned.iter().filter(|it| it.unresponsive) {
+                self.coverage.add(Seen::HandlerUnresponsive);
+            }
+        }
         self.check_abandoned(report);
         self.check_counters(report);
         self.check_close(report, cut);
@@ -181,7 +187,9 @@ impl Oracle {
         }
         let answer = self.run.close_answer.filter(|_| !gone);
         let expected = answer.map_or(Confirmation::Failed, |closing| closing.confirmation);
-        self.require(report.confirmation == expected, || {
+        // One that never began has nothing to confirm.
+        let never = gone && self.run.arrived == 0 && report.confirmation == Confirmation::NotNeeded;
+        self.require(report.confirmation == expected || never, || {
             format!("{:?} instead of {expected:?}", report.confirmation)
         });
     }
@@ -255,12 +263,13 @@ impl Oracle {
         self.require(told == settled, || format!("{told} settled, not {settled}"));
     }
 
-    /// A stop with a limit ends in time.
-    pub(crate) fn check_end(&mut self, ended: Duration) {
+    /// A stop with a limit ends in time, for everyone who has waited `since` then.
+    pub(crate) fn check_end(&mut self, since: Duration, ended: Duration) {
         if let Some(deadline) = self.run.deadline {
-            self.require(ended <= deadline + Duration::from_secs(1), || {
-                format!("a stop by {deadline:?} ended at {ended:?}")
-            });
+            self.require(
+                ended <= since.max(deadline + Duration::from_secs(1)),
+                || format!("a stop by {deadline:?} ended at {ended:?}"),
+            );
         }
     }
 }

@@ -17,6 +17,7 @@ use runner_core::{
 use crate::{
     coverage::Seen,
     dice::Dice,
+    director::request,
     oracle::Last,
     world::{Item, World, planned_panic},
 };
@@ -53,7 +54,7 @@ fn draw(world: &World, dice: &mut Dice) -> Kind {
         (2, Kind::Hang),
         (6, Kind::MeetTimeout),
         (8, Kind::Extend),
-        (5, Kind::Block),
+        (9, Kind::Block),
         (4, Kind::PanicInDrop),
         (5, Kind::Yield),
         (2, Kind::BadError),
@@ -156,7 +157,14 @@ async fn handle(
             Ok(())
         }
         Kind::Block => {
-            let span = dice.ms(1, 120);
+            let span = match dice.chance(400) {
+                // Longer than anybody waits for it.
+                true => dice.ms(500, 2_000),
+                false => dice.ms(1, 120),
+            };
+            if span >= Duration::from_millis(500) && dice.chance(500) {
+                stop_meanwhile(&world, dice.ms(0, 100), dice.ms(0, 100));
+            }
             sim.advance(span);
             if dice.chance(700) {
                 extend(&world, &update, span);
@@ -173,6 +181,17 @@ async fn handle(
             Ok(())
         }
     }
+}
+
+/// Stops the runner while a handler keeps its thread: nobody can wait for that one.
+fn stop_meanwhile(world: &Arc<World>, after: Duration, limit: Duration) {
+    let world = Arc::clone(world);
+    world.sim.clone().spawn(Box::pin(async move {
+        world.sim.sleep(after).await;
+        if let Some(handle) = world.handle() {
+            drop(request(&world, &handle, Some(limit)));
+        }
+    }));
 }
 
 fn extend(world: &World, update: &Delivery<Item>, by: Duration) {

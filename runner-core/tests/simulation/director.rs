@@ -2,7 +2,6 @@
 
 use std::{
     num::NonZeroUsize,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -12,21 +11,26 @@ use futures::{
     channel::oneshot,
     future::{Either, select},
 };
-use runner_core::{RunState, Runner, RunnerHandle, Runtime, RuntimeExt, StartError, Stopped};
+use runner_core::{
+    RunState, Runner, RunnerHandle, Runtime, RuntimeExt, StartError, Stopped, UpdateFetcher,
+};
 
 use crate::{
     check::{Cut, Outcome},
     consumer::Consumer,
     coverage::Seen,
     dice::Dice,
+    ends::{Ends, compare, compare_server, let_go, wait},
+    feeder::Feeder,
     observed::Observed,
     policy::Policy,
+    server::Server,
     supplier::Supplier,
-    world::{Item, World, keys},
+    world::{Item, Weather, World, keys},
 };
 
 type Handle = RunnerHandle<Item>;
-type TheRunner = Runner<Observed<Supplier>, Consumer>;
+type TheRunner = Runner<Observed<Feeder>, Consumer>;
 
 /// Who polls the run.
 enum Driver {
@@ -46,12 +50,6 @@ enum Finish {
     ShutDown,
 }
 
-/// Everyone who waits for the end of a run notes when and how it came.
-type Ends = Arc<Mutex<Vec<(Duration, Outcome)>>>;
-
-/// The handle that the actions at random moments use, while there is one.
-type Shared = Arc<Mutex<Option<Handle>>>;
-
 /// Longer than anything takes that is at work and ends by itself.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -59,9 +57,18 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub(crate) async fn direct(world: &Arc<World>) {
     let mut dice = world.dice(&[9]);
     let keyed = Arc::clone(world);
+    let mut bot = None;
+    let feeder = if world.config.fetched {
+        let server = Server::new(world);
+        bot = Some(server.bot());
+        let fetcher = UpdateFetcher::new(Arc::new(world.sim.clone()), server);
+        Feeder::Fetcher(fetcher.options(Server::options(world)))
+    } else {
+        Feeder::Any(Supplier::new(world))
+    };
     let runner = Runner::new(
         Arc::new(world.sim.clone()),
-        Observed::new(world, Supplier::new(world)),
+        Observed::new(world, feeder),
         Consumer(Arc::clone(world)),
     )
     .sink(world.config.sink())
@@ -76,7 +83,7 @@ pub(crate) async fn direct(world: &Arc<World>) {
     } else {
         Driver::Driven(Some(Box::new(runner)))
     };
-    let shared = Arc::new(Mutex::new(Some(handle.clone())));
+    world.set_handle(Some(handle.clone()));
     let handle = Some(handle);
     for round in 0..dice.between(1, 3) {
         let Some(known) = handle.clone() else {
@@ -85,7 +92,7 @@ pub(crate) async fn direct(world: &Arc<World>) {
         let finish = dice.pick(&[
             (10, Finish::Stop),
             (8, Finish::StopWithin),
-            (10, Finish::DropRun),
+            (12, Finish::DropRun),
             (2, Finish::DropHandles),
             (2, Finish::ShutDown),
         ]);
@@ -122,12 +129,12 @@ pub(crate) async fn direct(world: &Arc<World>) {
             wait(world, &ends, known.stopped(), None);
         }
         wait(world, &ends, known.task(), Some(dice.ms(0, 200)));
-        let horizon = match dice.chance(80) {
+        let horizon = match world.config.weather == Weather::Haunted || dice.chance(50) {
             true => dice.ms(5_000, 60_000),
             false => dice.ms(0, 800),
         };
         for _ in 0..dice.between(0, 10) {
-            act_later(world, &shared, &mut dice, horizon);
+            act_later(world, &mut dice, horizon);
         }
         world.sim.sleep(horizon).await;
         refuse_start(world, &known, &driver);
@@ -146,7 +153,7 @@ pub(crate) async fn direct(world: &Arc<World>) {
                 world.seen(Seen::DropHandles);
                 drop(known);
                 drop(handle);
-                *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                world.set_handle(None);
                 world.sim.sleep(dice.ms(0, 500)).await;
                 world.oracle().check_progress();
                 shut_down(world, &driver, stopped);
@@ -156,7 +163,7 @@ pub(crate) async fn direct(world: &Arc<World>) {
             Finish::ShutDown => {
                 drop(known);
                 drop(handle);
-                *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                world.set_handle(None);
                 shut_down(world, &driver, stopped);
                 let_go((ends, cut, driver));
                 return;
@@ -174,16 +181,14 @@ pub(crate) async fn direct(world: &Arc<World>) {
         world.sim.sleep(Duration::from_millis(1)).await;
         world.oracle().result(&result, kind);
         compare(world, &ends, &result);
+        if let Some(bot) = &bot {
+            compare_server(world, bot, &result);
+        }
         // Then the runner alone keeps the report, and must be able to let go of it.
         let_go((result, ends, stopped));
     }
-    *shared.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    world.set_handle(None);
     let_go((handle, driver));
-}
-
-/// Drops something that may hold updates, some of which panic when they are dropped.
-fn let_go<T>(value: T) {
-    let _ = catch_unwind(AssertUnwindSafe(move || drop(value)));
 }
 
 /// Polls one run in a task; dropping the sender drops the run.
@@ -219,47 +224,6 @@ fn drive(
         let _ = tell.send((runner, dropped));
     }));
     (Mutex::new(Some(ask)), told)
-}
-
-fn wait(world: &Arc<World>, ends: &Ends, stopped: Stopped<Item>, patience: Option<Duration>) {
-    let (sim, ends) = (world.sim.clone(), Arc::clone(ends));
-    let world = Arc::clone(world);
-    world.sim.clone().spawn(Box::pin(async move {
-        let result = match patience {
-            None => Some(stopped.await),
-            Some(patience) => sim.timeout(patience, stopped).await,
-        };
-        match result {
-            None => world.seen(Seen::DropWaiter),
-            Some(result) => {
-                let now = sim.elapsed();
-                world.oracle().check_end(now);
-                let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
-                ends.push((now, result));
-            }
-        }
-    }));
-}
-
-/// Everyone was told the same, at the same time.
-fn compare(world: &World, ends: &Ends, result: &Outcome) {
-    let ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut oracle = world.oracle();
-    oracle.require(!ends.is_empty(), || "nobody who waited was told".to_owned());
-    let first = ends.first().map(|(at, _)| *at);
-    for (at, told) in &*ends {
-        oracle.require(Some(*at) == first, || "told at different times".to_owned());
-        let same = match (told, result) {
-            (Ok(one), Ok(other)) => Arc::ptr_eq(&one.abandoned, &other.abandoned),
-            (Err(one), Err(other)) => {
-                Arc::ptr_eq(&one.report().abandoned, &other.report().abandoned)
-            }
-            _ => false,
-        };
-        oracle.require(same, || {
-            "two who waited were told different things".to_owned()
-        });
-    }
 }
 
 /// While a run is under way, no other can be started.
@@ -314,7 +278,7 @@ async fn stop(world: &World, handle: &Handle, dice: &mut Dice, limit: Option<Dur
     }
 }
 
-fn request(world: &World, handle: &Handle, limit: Option<Duration>) -> Stopped<Item> {
+pub(crate) fn request(world: &World, handle: &Handle, limit: Option<Duration>) -> Stopped<Item> {
     world.seen(if limit.is_some() {
         Seen::StopWithin
     } else {
@@ -354,7 +318,7 @@ fn shut_down(world: &World, driver: &Driver, mut stopped: Stopped<Item>) {
 }
 
 /// Does one thing to the runner at a random moment.
-fn act_later(world: &Arc<World>, shared: &Shared, dice: &mut Dice, horizon: Duration) {
+fn act_later(world: &Arc<World>, dice: &mut Dice, horizon: Duration) {
     #[derive(Clone, Copy)]
     enum Act {
         Look,
@@ -370,14 +334,10 @@ fn act_later(world: &Arc<World>, shared: &Shared, dice: &mut Dice, horizon: Dura
     ]);
     let at = dice.ms(0, horizon.as_millis() as u64);
     let mut dice = Dice::new(dice.next(), &[]);
-    let (world, shared) = (Arc::clone(world), Arc::clone(shared));
+    let world = Arc::clone(world);
     world.sim.clone().spawn(Box::pin(async move {
         world.sim.sleep(at).await;
-        let handle = || {
-            let shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
-            shared.clone()
-        };
-        let Some(known) = handle() else {
+        let Some(known) = world.handle() else {
             return;
         };
         match act {
@@ -388,7 +348,7 @@ fn act_later(world: &Arc<World>, shared: &Shared, dice: &mut Dice, horizon: Dura
                 known.pause();
                 drop(known);
                 world.sim.sleep(dice.ms(0, 200)).await;
-                if let Some(known) = handle() {
+                if let Some(known) = world.handle() {
                     world.seen(Seen::Resume);
                     world.oracle().pause(false);
                     known.resume();

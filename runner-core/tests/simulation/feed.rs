@@ -21,7 +21,7 @@ impl FeedConfig {
         Self {
             base: dice.ms(0, 20),
             cap: dice.ms(0, 150),
-            max_attempts: dice.chance(200).then(|| dice.between(2, 6) as u32),
+            max_attempts: dice.chance(500).then(|| dice.between(2, 3) as u32),
             balance: dice.pick(&[(3, 0.0), (1, 0.3), (1, 1.0)]),
             max_delay: dice.ms(0, 40),
         }

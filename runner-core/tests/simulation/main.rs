@@ -1,17 +1,20 @@
 //! The whole pipeline under simulation: thousands of schedules with faults on every side, judged by
 //! an independent record.
 //!
-//! `RUNNER_SEEDS=20000` plays more seeds, `RUNNER_SEED=17` plays one again.
+//! `RUNNER_SEEDS=20000` plays more seeds, `RUNNER_SEED=17` plays one again and tells every event of it.
 
 mod check;
 mod consumer;
 mod coverage;
 mod dice;
 mod director;
+mod ends;
 mod feed;
+mod feeder;
 mod observed;
 mod oracle;
 mod policy;
+mod server;
 mod supplier;
 mod world;
 
@@ -29,7 +32,7 @@ use self::{
 };
 
 /// How many seeds the normal test run plays.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 1_500;
 
 /// How often each kind of fault and control action has to happen in them.
 const LEAST: u64 = 100;
@@ -61,6 +64,14 @@ fn a_seed_replays_exactly() {
     }
 }
 
+/// How many of the last events to tell: a few, or all of a seed that is played alone.
+fn tail() -> usize {
+    match std::env::var_os("RUNNER_SEED") {
+        Some(_) => usize::MAX,
+        None => 60,
+    }
+}
+
 /// Plays one seed; how often what happened, and a number that only the same story has.
 fn play(sim: &SimRuntime) -> (Coverage, u64) {
     let world = World::new(sim.clone());
@@ -78,12 +89,12 @@ fn play(sim: &SimRuntime) -> (Coverage, u64) {
         oracle.require(live == 0, || format!("{live} updates are left"));
     }
     if let Some(violation) = oracle.violation.take() {
-        let tail = oracle.tail(60);
+        let tail = oracle.tail(tail());
         drop(oracle);
         panic!("{tail}\n{:#?}\n{violation}", world.config);
     }
     if let Err(panic) = played {
-        eprintln!("{}\n{:#?}", oracle.tail(60), world.config);
+        eprintln!("{}\n{:#?}", oracle.tail(tail()), world.config);
         drop(oracle);
         resume_unwind(panic);
     }

@@ -42,11 +42,11 @@ impl ErrorPolicy<Item> for Policy {
             _ => dice.pick(&[
                 (500, Kind::Skip),
                 (350, Kind::Retry),
-                (8, Kind::RetryNever),
-                (7, Kind::Stop),
+                (13, Kind::RetryNever),
+                (10, Kind::Stop),
                 (20, Kind::Panic),
                 (20, Kind::PanicInPoll),
-                (6, Kind::Hang),
+                (10, Kind::Hang),
             ]),
         };
         let wait = dice.chance(300).then(|| dice.ms(0, 40));

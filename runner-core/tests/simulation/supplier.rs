@@ -7,7 +7,7 @@ use runner_core::{Closing, Confirmation, Conflict, RuntimeExt, SupplyError, Upda
 use crate::{
     coverage::Seen,
     dice::Dice,
-    world::{Config, Item, World, planned_panic},
+    world::{Config, Item, Weather, World, planned_panic},
 };
 
 /// Supplies the updates of a world in order, then empty batches.
@@ -173,9 +173,9 @@ impl UpdateSupplier for Supplier {
             dice.pick(&[
                 (12, CloseFault::None),
                 (4, CloseFault::Slow),
-                (2, CloseFault::Fail),
-                (2, CloseFault::Hang),
-                (2, CloseFault::Panic),
+                (3, CloseFault::Fail),
+                (3, CloseFault::Hang),
+                (3, CloseFault::Panic),
             ])
         };
         match fault {
@@ -218,22 +218,27 @@ impl UpdateSupplier for Supplier {
 }
 
 fn draw(dice: &mut Dice, config: &Config) -> Fault {
-    if !dice.chance(config.badness * 3 / 4) {
+    match config.weather {
+        Weather::Haunted if dice.chance(800) => return Fault::Poller,
+        Weather::Stormy if dice.chance(800) => return Fault::Transient,
+        _ => {}
+    }
+    if !dice.chance(config.badness) {
         return Fault::None;
     }
     let fault = dice.pick(&[
-        (10, Fault::Empty),
-        (10, Fault::Oversized),
-        (10, Fault::Duplicate),
-        (10, Fault::Reordered),
+        (16, Fault::Empty),
+        (14, Fault::Oversized),
+        (18, Fault::Duplicate),
+        (18, Fault::Reordered),
         (10, Fault::Late),
         (14, Fault::Hang),
         (20, Fault::Transient),
         (10, Fault::RetryAfter),
         (8, Fault::Poller),
-        (8, Fault::Webhook),
-        (7, Fault::Fatal),
-        (8, Fault::Panic),
+        (11, Fault::Webhook),
+        (10, Fault::Fatal),
+        (11, Fault::Panic),
     ]);
     match fault {
         // Nobody would ever end it.

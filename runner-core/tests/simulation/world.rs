@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use runner_core::{Key, OnTimeout, SinkOptions, testing::SimRuntime};
+use runner_core::{Key, OnTimeout, RunnerHandle, SinkOptions, testing::SimRuntime};
 
 use crate::{coverage::Seen, dice::Dice, feed::FeedConfig, oracle::Oracle};
 
@@ -20,6 +20,16 @@ pub(crate) enum Mode {
     Sequential,
     Batch,
     Concurrent,
+}
+
+/// What the supplier suffers from, beside the usual.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Weather {
+    Fair,
+    /// Another poller gets in the way most of the time.
+    Haunted,
+    /// Most calls fail.
+    Stormy,
 }
 
 /// Drawn once per seed.
@@ -47,6 +57,9 @@ pub(crate) struct Config {
     pub(crate) feed: FeedConfig,
     /// How long a call of the supplier may take.
     pub(crate) call_timeout: Option<Duration>,
+    pub(crate) weather: Weather,
+    /// Whether the update fetcher is in use.
+    pub(crate) fetched: bool,
 }
 
 impl Config {
@@ -80,10 +93,16 @@ impl Config {
             keys: dice.between(1, 10),
             updates: dice.between(20, 120),
             rewinding: dice.chance(700),
-            badness: dice.pick(&[(1, 0), (3, 200), (3, 600)]),
+            badness: dice.pick(&[(1, 0), (3, 200), (5, 600)]),
             blocking: dice.chance(400),
             feed: FeedConfig::draw(&mut dice),
             call_timeout: dice.chance(500).then(|| dice.ms(30, 200)),
+            weather: dice.pick(&[
+                (14, Weather::Fair),
+                (3, Weather::Haunted),
+                (3, Weather::Stormy),
+            ]),
+            fetched: dice.chance(250),
         }
     }
 
@@ -119,6 +138,8 @@ pub(crate) struct World {
     pub(crate) sim: SimRuntime,
     pub(crate) config: Config,
     oracle: Mutex<Oracle>,
+    /// For all who do something to the runner at a random moment, while there is one.
+    handle: Mutex<Option<RunnerHandle<Item>>>,
     /// How many updates exist.
     pub(crate) live: Arc<AtomicIsize>,
     /// How many panicked when they were dropped.
@@ -130,6 +151,7 @@ impl World {
         let config = Config::draw(sim.seed());
         Arc::new(Self {
             oracle: Mutex::new(Oracle::new(&config, &sim)),
+            handle: Mutex::new(None),
             live: Arc::default(),
             exploded: Arc::default(),
             config,
@@ -140,6 +162,21 @@ impl World {
     /// The record. Never held while code under test is called.
     pub(crate) fn oracle(&self) -> MutexGuard<'_, Oracle> {
         self.oracle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The handle, unless every handle is gone.
+    pub(crate) fn handle(&self) -> Option<RunnerHandle<Item>> {
+        self.handle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_handle(&self, handle: Option<RunnerHandle<Item>>) {
+        let mut place = self.handle.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = std::mem::replace(&mut *place, handle);
+        drop(place);
+        drop(last);
     }
 
     pub(crate) fn seen(&self, seen: Seen) {
@@ -157,6 +194,8 @@ pub(crate) struct Item {
     /// Counts what was supplied, over all runs; set when it is.
     pub(crate) nr: usize,
     pub(crate) id: u64,
+    /// What the server calls it, if it comes from one.
+    pub(crate) update_id: i64,
     live: Arc<AtomicIsize>,
     bomb: Option<Arc<AtomicIsize>>,
 }
@@ -167,10 +206,17 @@ impl Item {
         Self {
             nr: usize::MAX,
             id,
+            update_id: 0,
             live: Arc::clone(&world.live),
             bomb: (world.config.badness > 0 && world.dice(&[2, id]).chance(8))
                 .then(|| Arc::clone(&world.exploded)),
         }
+    }
+
+    pub(crate) fn fetched(world: &World, update_id: i64, id: u64) -> Self {
+        let mut item = Self::new(world, id);
+        item.update_id = update_id;
+        item
     }
 
     /// The keys of an update follow from its id, as those of a real one do. A bit for each.

@@ -1,0 +1,769 @@
+//! The queue against a naive model of it, under random operations.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    num::NonZeroUsize,
+    sync::Weak,
+    task::Waker,
+    time::{Duration, Instant},
+};
+
+use proptest::prelude::*;
+
+use super::{
+    node::Cancel,
+    options::{Mode, OnTimeout, SinkOptions},
+    outcome::{Ending, Outcome},
+    queue::{Arrival, Effects, Job, Phase, Queue, Timeout},
+};
+use crate::{
+    Cause, Counters,
+    delivery::{Chunk, Control},
+    ticket::Ticket,
+};
+
+#[derive(Clone, Debug)]
+enum Op {
+    Arrive {
+        keys: Vec<u64>,
+        refused: bool,
+    },
+    /// A task that has the duty and nothing to do takes an update.
+    Claim(usize),
+    /// A handler waits for the first time.
+    Pend(usize),
+    /// A handler that waits is polled, and obeys if it was cancelled.
+    Poll(usize),
+    /// A handler, or a policy, ends with this.
+    End(usize, End),
+    /// A handler fails, and the policy takes its time.
+    Decide(usize),
+    Extend(usize, u64),
+    /// Time passes, and whatever is due expires.
+    Pass(u64),
+    Concurrency(usize),
+    Stop,
+    Abandon,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Done,
+    Skip,
+    Retry(u64),
+    Stop,
+}
+
+#[derive(Clone, Debug)]
+struct Setup {
+    mode: Mode,
+    concurrency: usize,
+    workers: usize,
+    timeout: Option<u64>,
+    detach: Option<usize>,
+    max_waiting: usize,
+    max_waiting_per_key: Option<usize>,
+    prefetch: usize,
+}
+
+fn setups() -> impl Strategy<Value = Setup> {
+    let modes = prop_oneof![
+        4 => Just(Mode::Concurrent),
+        1 => Just(Mode::Sequential),
+        1 => Just(Mode::Batch),
+    ];
+    let detach = prop::option::of(1_usize..3);
+    (
+        (
+            modes,
+            1_usize..5,
+            1_usize..4,
+            prop::option::weighted(0.8, 0_u64..50),
+        ),
+        (detach, 1_usize..8, prop::option::of(1_usize..4), 0_usize..8),
+    )
+        .prop_map(|((mode, concurrency, workers, timeout), rest)| Setup {
+            mode,
+            concurrency: if mode == Mode::Sequential {
+                1
+            } else {
+                concurrency
+            },
+            workers,
+            timeout,
+            detach: rest.0.filter(|_| mode == Mode::Concurrent),
+            max_waiting: rest.1,
+            max_waiting_per_key: rest.2,
+            prefetch: if mode == Mode::Concurrent { rest.3 } else { 0 },
+        })
+}
+
+fn ops() -> impl Strategy<Value = Op> {
+    let index = any::<usize>;
+    let ends = prop_oneof![
+        8 => Just(End::Done),
+        2 => Just(End::Skip),
+        4 => (0_u64..60).prop_map(End::Retry),
+        1 => Just(End::Stop),
+    ];
+    prop_oneof![
+        40 => (prop::collection::vec(0_u64..5, 0..4), prop::bool::weighted(0.05))
+            .prop_map(|(keys, refused)| Op::Arrive { keys, refused }),
+        60 => index().prop_map(Op::Claim),
+        40 => index().prop_map(Op::Pend),
+        20 => index().prop_map(Op::Poll),
+        60 => (index(), ends).prop_map(|(index, end)| Op::End(index, end)),
+        5 => index().prop_map(Op::Decide),
+        20 => (index(), 0_u64..80).prop_map(|(index, by)| Op::Extend(index, by)),
+        20 => (0_u64..40).prop_map(Op::Pass),
+        // As long as a policy may take.
+        1 => Just(Op::Pass(30_000)),
+        3 => (1_usize..6).prop_map(Op::Concurrency),
+        1 => Just(Op::Stop),
+        1 => Just(Op::Abandon),
+    ]
+}
+
+/// What a held update is known to be.
+#[derive(Clone, Debug)]
+struct Held {
+    keys: BTreeSet<u64>,
+    place: Place,
+    last_chance: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Place {
+    Unstarted,
+    Retrying(Instant),
+    /// Its retry is due.
+    Again,
+    Started(Run),
+}
+
+/// A started update.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Run {
+    pended: bool,
+    deciding: bool,
+    /// Asked for before the clock began.
+    early: Option<Instant>,
+    deadline: Option<Instant>,
+    expired: bool,
+    detached: bool,
+    cancel: Option<Cancel>,
+}
+
+/// One task of the sink.
+#[derive(Clone, Copy, Debug)]
+struct Task {
+    hungry: bool,
+    ticket: Option<Ticket>,
+}
+
+struct Bench {
+    setup: Setup,
+    queue: Queue<u64>,
+    now: Instant,
+    tasks: Vec<Task>,
+    held: BTreeMap<u64, Held>,
+    phase: Phase,
+    expected: Counters,
+}
+
+struct Nobody;
+
+impl Control for Nobody {
+    fn deadline(&self, _: Ticket) -> Option<Instant> {
+        None
+    }
+
+    fn extend(&self, _: Ticket, _: Duration) -> bool {
+        false
+    }
+
+    fn is_stopping(&self) -> bool {
+        false
+    }
+}
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+fn some(number: usize) -> NonZeroUsize {
+    NonZeroUsize::new(number).expect("at least one")
+}
+
+impl Bench {
+    fn new(setup: Setup) -> Self {
+        let mut options = match setup.mode {
+            Mode::Sequential => SinkOptions::sequential(),
+            Mode::Batch => SinkOptions::batch(),
+            Mode::Concurrent => SinkOptions::concurrent(),
+        }
+        .concurrency(some(setup.concurrency))
+        .workers(some(setup.workers))
+        .max_waiting(some(setup.max_waiting))
+        .prefetch(setup.prefetch);
+        options.timeout = setup.timeout.map(ms);
+        options.max_waiting_per_key = setup.max_waiting_per_key.map(some);
+        if let Some(max) = setup.detach {
+            let max = Some(some(max));
+            options = options.on_timeout(OnTimeout::Detach { max });
+        }
+        Self {
+            queue: Queue::new(&options),
+            setup,
+            now: Instant::now(),
+            tasks: Vec::new(),
+            held: BTreeMap::new(),
+            phase: Phase::Open,
+            expected: Counters::default(),
+        }
+    }
+
+    /// Carries out what the queue asks for: new tasks have the duty.
+    fn apply(&mut self, effects: Effects<u64>) {
+        let hungry = Task {
+            hungry: true,
+            ticket: None,
+        };
+        self.tasks.extend(vec![hungry; effects.recruits]);
+    }
+
+    fn pick(&self, index: usize, fits: impl Fn(&Self, &Task) -> bool) -> Option<usize> {
+        let fitting: Vec<usize> = (0..self.tasks.len())
+            .filter(|task| fits(self, &self.tasks[*task]))
+            .collect();
+        (!fitting.is_empty()).then(|| fitting[index % fitting.len()])
+    }
+
+    /// The started update of a task.
+    fn run_of(&self, task: &Task) -> Option<Run> {
+        match self.held.get(&task.ticket?.seq)?.place {
+            Place::Started(run) => Some(run),
+            other => panic!("a task has an update that is {other:?}"),
+        }
+    }
+
+    fn run_mut(&mut self, ticket: Ticket) -> &mut Run {
+        match &mut self.held.get_mut(&ticket.seq).expect("it is held").place {
+            Place::Started(run) => run,
+            other => panic!("a task has an update that is {other:?}"),
+        }
+    }
+
+    fn step(&mut self, op: Op) {
+        match op {
+            Op::Arrive { keys, refused } => self.arrive(&keys, refused),
+            Op::Claim(index) => {
+                let idle = |_: &Self, task: &Task| task.hungry && task.ticket.is_none();
+                if let Some(task) = self.pick(index, idle) {
+                    let may = self.startable() > 0 && self.queue.surplus == 0;
+                    let job = self.queue.claim();
+                    assert_eq!(job.is_some(), may);
+                    self.tasks[task].hungry = may;
+                    self.claimed(task, job);
+                }
+            }
+            Op::Pend(index) => {
+                let fresh = |it: &Self, task: &Task| it.run_of(task).is_some_and(|run| !run.pended);
+                if let Some(task) = self.pick(index, fresh) {
+                    self.pend(task, Timeout::Shared);
+                }
+            }
+            Op::Poll(index) => {
+                let waits = |it: &Self, task: &Task| it.run_of(task).is_some_and(|run| run.pended);
+                if let Some(task) = self.pick(index, waits) {
+                    self.poll(task);
+                }
+            }
+            Op::End(index, end) => {
+                if let Some(task) = self.pick(index, |_, task| task.ticket.is_some()) {
+                    self.end(task, end);
+                }
+            }
+            Op::Decide(index) => {
+                let handles = |it: &Self, task: &Task| {
+                    it.run_of(task)
+                        .is_some_and(|run| !run.deciding && run.cancel.is_none())
+                };
+                if let Some(task) = self.pick(index, handles) {
+                    self.begin_policy(task);
+                    self.pend(task, Timeout::Own);
+                }
+            }
+            Op::Extend(index, by) => self.extend(index, by),
+            Op::Pass(span) => self.pass(span),
+            Op::Concurrency(concurrency) => {
+                let effects = self.queue.set_concurrency(some(concurrency));
+                self.apply(effects);
+                if self.setup.mode != Mode::Sequential {
+                    self.setup.concurrency = concurrency;
+                }
+            }
+            Op::Stop => {
+                let effects = self.queue.stop();
+                self.apply(effects);
+                if self.phase == Phase::Open {
+                    self.phase = Phase::Stopping;
+                    for held in self.held.values_mut() {
+                        if let Place::Retrying(_) = held.place {
+                            held.place = Place::Again;
+                            held.last_chance = true;
+                        }
+                    }
+                }
+            }
+            Op::Abandon => {
+                let effects = self.queue.abandon();
+                self.apply(effects);
+                self.abandon_unstarted();
+                self.phase = Phase::Closed;
+                for held in self.held.values_mut() {
+                    if let Place::Started(run) = &mut held.place {
+                        run.cancel = Some(Cancel::Abandon);
+                        run.deadline = None;
+                    }
+                }
+            }
+        }
+        self.check();
+    }
+
+    fn arrive(&mut self, keys: &[u64], refused: bool) {
+        let seq = self.expected.supplied;
+        let nobody: Weak<dyn Control> = Weak::<Nobody>::new();
+        let mut share = None;
+        Chunk::split(vec![seq], &nobody, |only| share = Some(only));
+        let arrival = if refused {
+            Arrival::Refused(Cause::Panic("no key".into()))
+        } else {
+            Arrival::Keys(keys)
+        };
+        self.queue
+            .arrive(share.expect("one update"), arrival, self.now);
+        let effects = Effects {
+            recruits: self.queue.recruit(),
+            ..Effects::default()
+        };
+        self.apply(effects);
+
+        self.expected.supplied += 1;
+        if matches!(self.phase, Phase::Halted | Phase::Closed) {
+            self.expected.abandoned += 1;
+            return;
+        }
+        let crowded = self.setup.max_waiting_per_key.is_some_and(|limit| {
+            keys.iter().any(|key| {
+                let others = self.held.values();
+                others.filter(|held| held.keys.contains(key)).count() > limit
+            })
+        });
+        let keys = match self.setup.mode {
+            Mode::Sequential => BTreeSet::from([0]),
+            _ if refused || crowded => BTreeSet::new(),
+            _ => keys.iter().copied().collect(),
+        };
+        self.held.insert(
+            seq,
+            Held {
+                keys,
+                place: Place::Unstarted,
+                last_chance: false,
+            },
+        );
+    }
+
+    /// Notes what the queue gave to a task, and that it may.
+    fn claimed(&mut self, task: usize, job: Option<Job<u64>>) {
+        self.tasks[task].ticket = job.as_ref().map(|job| job.ticket);
+        let Some(job) = job else {
+            return;
+        };
+        let seq = job.ticket.seq;
+        assert_eq!(*job.delivery, seq);
+        assert!(
+            self.tasks[task].hungry,
+            "only who has the duty takes updates"
+        );
+        assert!(self.running() < self.setup.concurrency, "a slot was free");
+        assert!(
+            !self.is_blocked(seq),
+            "{seq} overtook an earlier one of its keys"
+        );
+        let again = self.held.values().any(|held| held.place == Place::Again);
+        let held = self.held.get_mut(&seq).expect("it is held");
+        match held.place {
+            Place::Again => {}
+            Place::Unstarted => assert!(!again, "a retry goes first"),
+            other => panic!("{seq} was {other:?}"),
+        }
+        held.place = Place::Started(Run::default());
+    }
+
+    fn pend(&mut self, task: usize, timeout: Timeout) {
+        let ticket = self.tasks[task].ticket.expect("it has an update");
+        let now = self.now;
+        let mut hungry = self.tasks[task].hungry;
+        let waker = Waker::noop();
+        let (cancel, effects) = self.queue.pend(ticket, waker, timeout, || now, &mut hungry);
+        let limit = match timeout {
+            Timeout::Shared => self.setup.timeout.map(ms),
+            Timeout::Own => Some(Duration::from_secs(30)),
+        };
+        let run = self.run_mut(ticket);
+        assert_eq!(cancel, run.cancel);
+        if cancel.is_none() {
+            assert!(!hungry, "whoever waits has passed its duty on");
+            run.pended = true;
+            let early = run.early.take();
+            run.deadline = limit.map(|limit| match timeout {
+                Timeout::Shared => early.map_or(now + limit, |early| early.max(now + limit)),
+                Timeout::Own => now + limit,
+            });
+        }
+        self.tasks[task].hungry = hungry;
+        self.apply(effects);
+    }
+
+    fn poll(&mut self, task: usize) {
+        let ticket = self.tasks[task].ticket.expect("it has an update");
+        let (cancel, _) = self.queue.check(ticket, Waker::noop());
+        let run = *self.run_mut(ticket);
+        assert_eq!(cancel, run.cancel);
+        let outcome = match cancel {
+            None => return,
+            Some(Cancel::Abandon) => Outcome::Abandoned,
+            Some(Cancel::Timeout) if run.deciding => Outcome::GivenUp(Ending::Failed),
+            Some(Cancel::Timeout) => {
+                self.begin_policy(task);
+                Outcome::GivenUp(Ending::TimedOut)
+            }
+        };
+        self.settle(task, outcome);
+    }
+
+    fn end(&mut self, task: usize, end: End) {
+        let ticket = self.tasks[task].ticket.expect("it has an update");
+        let run = *self.run_mut(ticket);
+        let decided = match end {
+            End::Done => true,
+            _ if run.deciding => true,
+            _ => self.begin_policy(task),
+        };
+        let outcome = match end {
+            _ if !decided => Outcome::Abandoned,
+            End::Done if run.deciding => Outcome::GivenUp(Ending::Failed),
+            End::Done => Outcome::Done,
+            End::Skip => Outcome::GivenUp(Ending::Failed),
+            End::Retry(after) => Outcome::Retry { after: ms(after) },
+            End::Stop => Outcome::Stop {
+                cause: Cause::Timeout,
+            },
+        };
+        self.settle(task, outcome);
+    }
+
+    /// Whether the policy may be asked.
+    fn begin_policy(&mut self, task: usize) -> bool {
+        let ticket = self.tasks[task].ticket.expect("it has an update");
+        let begun = self.queue.begin_policy(ticket).is_some();
+        let run = self.run_mut(ticket);
+        assert_eq!(begun, run.cancel != Some(Cancel::Abandon));
+        run.deadline = None;
+        run.early = None;
+        if begun {
+            run.deciding = true;
+            run.cancel = None;
+        }
+        begun
+    }
+
+    fn settle(&mut self, task: usize, outcome: Outcome) {
+        let ticket = self.tasks[task].ticket.take().expect("it has an update");
+        let now = self.now;
+        let counters = &mut self.expected;
+        let held = self.held.get_mut(&ticket.seq).expect("it is held");
+        let mut halts = false;
+        let gone = match &outcome {
+            Outcome::Done => &mut counters.finished,
+            Outcome::GivenUp(Ending::TimedOut) => &mut counters.timed_out,
+            Outcome::GivenUp(_) => &mut counters.failed,
+            Outcome::Abandoned => &mut counters.abandoned,
+            Outcome::Stop { .. } => {
+                halts = true;
+                &mut counters.abandoned
+            }
+            Outcome::Retry { after } => match self.phase {
+                Phase::Open => {
+                    held.place = Place::Retrying(now + *after);
+                    &mut counters.retried
+                }
+                Phase::Stopping if held.last_chance => &mut counters.failed,
+                Phase::Stopping => {
+                    held.place = Place::Again;
+                    held.last_chance = true;
+                    &mut counters.retried
+                }
+                Phase::Halted | Phase::Closed => &mut counters.abandoned,
+            },
+        };
+        *gone += 1;
+        if let Place::Started(_) = held.place {
+            self.held.remove(&ticket.seq);
+        }
+        if halts {
+            if self.phase != Phase::Closed {
+                self.phase = Phase::Halted;
+            }
+            self.abandon_unstarted();
+        }
+
+        let mut hungry = self.tasks[task].hungry;
+        let (job, effects) = self
+            .queue
+            .settle(ticket, outcome, true, || now, &mut hungry);
+        assert_eq!(hungry, job.is_some());
+        self.tasks[task].hungry = hungry;
+        self.claimed(task, job);
+        self.apply(effects);
+    }
+
+    fn extend(&mut self, index: usize, by: u64) {
+        if self.held.is_empty() {
+            return;
+        }
+        let nth = index % self.held.len();
+        let (seq, held) = self.held.iter_mut().nth(nth).expect("in range");
+        let (index, _) = self
+            .queue
+            .nodes
+            .iter()
+            .find(|(_, node)| node.seq == *seq)
+            .expect("the queue holds it");
+        let ticket = Ticket {
+            seq: *seq,
+            index: index as u32,
+        };
+        let now = self.now;
+        let answer = self.queue.extend(ticket, ms(by), || now);
+        let expected = match &mut held.place {
+            Place::Started(run) if !run.deciding && run.cancel.is_none() && !run.expired => {
+                let until = Some(now + ms(by));
+                if self.setup.timeout.is_some() {
+                    if run.pended {
+                        run.deadline = run.deadline.max(until);
+                    } else {
+                        run.early = run.early.max(until);
+                    }
+                }
+                true
+            }
+            _ => false,
+        };
+        assert_eq!(answer, expected);
+    }
+
+    fn pass(&mut self, span: u64) {
+        self.now += ms(span);
+        let now = self.now;
+        let effects = self.queue.expire(now);
+        // Oldest deadline first; of equal ones, those that were never moved go first. Who may still
+        // be detached depends on that order, so it is taken from the queue and its number checked.
+        let mut detached = self.detached();
+        let mut late = 0;
+        for (_, node) in &self.queue.nodes {
+            let Some(Held {
+                place: Place::Started(run),
+                ..
+            }) = self.held.get_mut(&node.seq)
+            else {
+                continue;
+            };
+            if run.deadline.is_none_or(|deadline| deadline > now) {
+                continue;
+            }
+            run.deadline = None;
+            if run.deciding || self.setup.detach.is_none() {
+                run.cancel = Some(Cancel::Timeout);
+                continue;
+            }
+            late += 1;
+            run.expired = true;
+            if node.state == super::node::State::Detached {
+                run.detached = true;
+                detached += 1;
+                self.expected.detached += 1;
+            }
+        }
+        if let Some(max) = self.setup.detach {
+            let before = detached - late.min(detached);
+            assert!(detached <= max);
+            assert!(late == 0 || detached == max.min(before + late).max(detached));
+        }
+        for held in self.held.values_mut() {
+            if let Place::Retrying(due) = held.place
+                && due <= now
+            {
+                held.place = Place::Again;
+            }
+        }
+        self.apply(effects);
+    }
+
+    fn abandon_unstarted(&mut self) {
+        let before = self.held.len();
+        self.held
+            .retain(|_, held| matches!(held.place, Place::Started(_)));
+        self.expected.abandoned += (before - self.held.len()) as u64;
+        // Nothing starts any more, so the order is forgotten.
+        for held in self.held.values_mut() {
+            held.keys.clear();
+        }
+    }
+
+    fn is_blocked(&self, seq: u64) -> bool {
+        let own = &self.held[&seq].keys;
+        self.held
+            .range(..seq)
+            .any(|(_, earlier)| !earlier.keys.is_disjoint(own))
+    }
+
+    fn count(&self, fits: impl Fn(u64, &Held) -> bool) -> usize {
+        self.held
+            .iter()
+            .filter(|(seq, held)| fits(**seq, held))
+            .count()
+    }
+
+    fn running(&self) -> usize {
+        self.count(|_, held| matches!(held.place, Place::Started(run) if !run.detached))
+    }
+
+    fn detached(&self) -> usize {
+        self.count(|_, held| matches!(held.place, Place::Started(run) if run.detached))
+    }
+
+    fn ready(&self) -> usize {
+        self.count(|seq, held| match held.place {
+            Place::Unstarted => !self.is_blocked(seq),
+            Place::Again => true,
+            Place::Retrying(_) | Place::Started(_) => false,
+        })
+    }
+
+    fn waiting(&self) -> usize {
+        self.count(|seq, held| match held.place {
+            Place::Unstarted => self.is_blocked(seq),
+            Place::Retrying(_) => true,
+            Place::Again | Place::Started(_) => false,
+        })
+    }
+
+    fn startable(&self) -> usize {
+        match self.phase {
+            Phase::Open | Phase::Stopping => {
+                let free = self.setup.concurrency.saturating_sub(self.running());
+                self.ready().min(free)
+            }
+            Phase::Halted | Phase::Closed => 0,
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let deadlines = self.held.values().filter_map(|held| match held.place {
+            Place::Started(run) => run.deadline,
+            Place::Retrying(due) => Some(due),
+            Place::Unstarted | Place::Again => None,
+        });
+        deadlines.min()
+    }
+
+    fn room(&self) -> Option<usize> {
+        if self.phase != Phase::Open {
+            return None;
+        }
+        if self.setup.mode != Mode::Concurrent {
+            return self.held.is_empty().then_some(100);
+        }
+        let slots = self.setup.concurrency.saturating_sub(self.running());
+        let room = (slots + self.setup.prefetch)
+            .saturating_sub(self.ready())
+            .min(self.setup.max_waiting.saturating_sub(self.waiting()));
+        let enough = self.ready() == 0 || room >= self.setup.prefetch / 2;
+        (room > 0 && enough).then_some(room)
+    }
+
+    fn check(&self) {
+        let queue = &self.queue;
+        assert_eq!(queue.len(), self.held.len());
+        assert_eq!(queue.running, self.running());
+        assert_eq!(queue.detached, self.detached());
+        assert_eq!(queue.ready(), self.ready());
+        assert_eq!(queue.waiting, self.waiting());
+        assert_eq!(queue.startable(), self.startable());
+        assert_eq!(queue.phase, self.phase);
+        assert_eq!(queue.next_deadline(), self.next_deadline());
+        assert_eq!(queue.room().map(NonZeroUsize::get), self.room());
+        // Every update is settled once.
+        assert_eq!(queue.counters, self.expected);
+        let settled = queue.counters.settled();
+        assert_eq!(settled + self.held.len() as u64, queue.counters.supplied);
+        assert_eq!(queue.abandoned.len() as u64, queue.counters.abandoned);
+        // The duty is with as many tasks as the queue thinks, and with one if there is work.
+        let hungry = self.tasks.iter().filter(|task| task.hungry).count();
+        assert_eq!(queue.hungry + queue.surplus, hungry);
+        assert!(queue.hungry <= self.setup.workers);
+        let looking = |task: &&Task| task.hungry && task.ticket.is_none();
+        let looking = self.tasks.iter().filter(looking).count();
+        assert_eq!(queue.idle + queue.surplus, looking);
+        assert!(
+            self.startable() == 0 || queue.hungry > 0,
+            "updates are stranded"
+        );
+    }
+
+    /// Lets everything end, and finds nothing left.
+    fn finish(&mut self) {
+        let index = 0;
+        self.step(Op::Stop);
+        while !self.held.is_empty() {
+            let before = self.held.len();
+            self.step(Op::Claim(index));
+            self.step(Op::End(index, End::Done));
+            let progress = self.held.len() < before;
+            let idle = self
+                .tasks
+                .iter()
+                .all(|task| !task.hungry && task.ticket.is_none());
+            assert!(progress || !idle, "{} updates never end", self.held.len());
+        }
+        for task in 0..self.tasks.len() {
+            if self.tasks[task].hungry {
+                self.step(Op::Claim(index));
+            }
+        }
+        assert_eq!(self.queue.hungry, 0);
+        assert!(self.queue.is_empty());
+        assert_eq!((self.queue.moved.len(), self.queue.retries.len()), (0, 0));
+        assert_eq!(self.queue.next_deadline(), None);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn behaves_like_the_model(
+        setup in setups(),
+        ops in prop::collection::vec(ops(), 1..250),
+    ) {
+        let mut bench = Bench::new(setup);
+        for op in ops {
+            bench.step(op);
+        }
+        bench.finish();
+    }
+}
