@@ -19,7 +19,7 @@ use crate::world::{Handled, LONG, World, count, echo};
 const HANDLERS: usize = 8;
 
 /// How long every handler is still at work when the signal comes.
-const WORK: Duration = Duration::from_secs(1);
+const WORK: Duration = Duration::from_millis(500);
 
 /// How long an end may take beside that: at most a second for the last word to the server.
 const SLACK: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ pub(crate) fn a_process_that_is_ended_and_started_again_loses_nothing(place: &st
     for part in 1..=2 {
         let bot = ChildBot::start(place, &world);
         world.wait_for_replies(count * part / 3);
-        // Their messages are sent at once, and the handlers learn of it a second later.
+        // Their messages are sent at once, and the handlers learn of it later.
         let slow = FaultRule::new(Fault::Delay(WORK)).method("sendMessage");
         let times = u64::try_from(HANDLERS).unwrap();
         world

@@ -74,6 +74,22 @@ const fn waits(row: Row, times: usize, wait: (Duration, Duration)) -> Row {
 use Stage::{After, Before};
 
 const ROWS: &[Row] = &[
+    // The rows that take longest come first, to be waited for together.
+    waits(
+        poll("half-open connection", Fault::HalfOpen, Before),
+        1,
+        DEAD,
+    ),
+    waits(
+        poll("half-open, carried out", Fault::HalfOpen, After),
+        1,
+        DEAD,
+    ),
+    waits(
+        poll("body trickled too slowly", Fault::Trickle(SECOND), After),
+        1,
+        DEAD,
+    ),
     poll("502 HTML", Fault::BadGateway, Before),
     poll("502 HTML, carried out", Fault::BadGateway, After),
     poll("500 JSON", Fault::InternalError, Before),
@@ -104,21 +120,6 @@ const ROWS: &[Row] = &[
     poll("truncated JSON", Fault::TruncatedJson, After),
     poll("empty body", Fault::EmptyBody, After),
     poll("wrong content length", Fault::WrongLength, After),
-    waits(
-        poll("half-open connection", Fault::HalfOpen, Before),
-        1,
-        DEAD,
-    ),
-    waits(
-        poll("half-open, carried out", Fault::HalfOpen, After),
-        1,
-        DEAD,
-    ),
-    waits(
-        poll("body trickled too slowly", Fault::Trickle(SECOND), After),
-        1,
-        DEAD,
-    ),
     // The answer is right, so the next poll follows it at once, in less than a deadline.
     waits(
         poll(
