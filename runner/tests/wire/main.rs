@@ -1,0 +1,76 @@
+//! Nothing lost and nothing handled twice, whatever the wire does: bots over every client and on
+//! every runtime against a Bot API server on loopback.
+//!
+//! `RUNNER_WIRE_UPDATES=5000` makes it long.
+
+mod cases;
+#[cfg(unix)]
+mod ends;
+mod matrix;
+mod world;
+
+use runner::http::{HyperClient, UreqClient};
+
+use self::world::Place;
+
+macro_rules! everywhere {
+    ($($place:ident $on:ident $client:ident)*) => {$(
+        mod $place {
+            use super::*;
+
+            #[test]
+            fn every_fault_costs_what_the_table_says() {
+                matrix::try_all(Place::$on, $client::new, stringify!($place));
+            }
+
+            #[test]
+            fn a_rolling_deploy_hands_over() {
+                cases::a_rolling_deploy_hands_over(Place::$on, $client::new);
+            }
+
+            #[test]
+            fn a_deploy_under_load_loses_nothing() {
+                cases::a_deploy_under_load_loses_nothing(Place::$on, $client::new);
+            }
+
+            #[test]
+            #[ignore = "six waits of 5 s to 10 s each"]
+            fn of_two_that_stay_one_goes_on() {
+                cases::of_two_that_stay_one_goes_on(Place::$on, $client::new);
+            }
+
+            #[cfg(unix)]
+            #[test]
+            fn a_process_that_is_ended_and_started_again_loses_nothing() {
+                ends::a_process_that_is_ended_and_started_again_loses_nothing(stringify!($place));
+            }
+
+            #[test]
+            fn a_webhook_is_deleted_once() {
+                cases::a_webhook_is_deleted_once(&Place::$on(), $client::new());
+            }
+
+            #[test]
+            fn a_webhook_ends_the_run() {
+                cases::a_webhook_ends_the_run(&Place::$on(), $client::new());
+            }
+
+            #[test]
+            fn ids_that_jump_are_followed() {
+                cases::ids_that_jump_are_followed(&Place::$on(), $client::new());
+            }
+
+            #[test]
+            fn odd_updates_cost_nobody_else_anything() {
+                cases::odd_updates_cost_nobody_else_anything(&Place::$on(), $client::new());
+            }
+        }
+    )*};
+}
+
+everywhere! {
+    ureq_on_tokio tokio UreqClient
+    ureq_on_smol smol UreqClient
+    hyper_on_tokio tokio HyperClient
+    hyper_on_smol smol HyperClient
+}
