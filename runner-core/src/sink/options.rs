@@ -105,6 +105,9 @@ impl SinkOptions {
 
     /// How many updates may be in flight at once. Default: 500. `NonZeroUsize::MAX`: no limit.
     ///
+    /// This does not bound what a stop has to finish: updates that are held and have not started, see
+    /// [`max_waiting`](Self::max_waiting) and [`prefetch`](Self::prefetch), are handled as well.
+    ///
     /// No effect on a sequential sink.
     pub fn concurrency(mut self, concurrency: NonZeroUsize) -> Self {
         if self.mode != Mode::Sequential {
