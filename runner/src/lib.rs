@@ -102,6 +102,7 @@ mod guide {
         Stopping: "../../docs/stopping.md",
         Conflicts: "../../docs/conflicts.md",
         Guarantees: "../../docs/guarantees.md",
+        Reliability: "../../docs/reliability.md",
         Testing: "../../docs/testing.md",
         Embedding: "../../docs/embedding.md",
         Supplier: "../../docs/supplier.md",
