@@ -15,7 +15,7 @@ use std::{
 
 use runner_core::{BoxFuture, Runtime};
 use tokio::{
-    runtime::Handle,
+    runtime::{Handle, RuntimeFlavor},
     task::AbortHandle,
     time::{Instant as TokioInstant, sleep_until},
 };
@@ -54,6 +54,8 @@ use tokio::{
 #[derive(Clone)]
 pub struct Tokio {
     handle: Handle,
+    /// Whether its clock may be paused.
+    pausable: bool,
     shutdown: Arc<Shutdown>,
 }
 
@@ -77,6 +79,8 @@ impl Tokio {
     pub fn new(handle: Handle) -> Self {
         let shutdown = Shutdown::watch(&handle);
         Self {
+            // The others cannot be: `tokio::time::pause` panics there.
+            pausable: handle.runtime_flavor() == RuntimeFlavor::CurrentThread,
             handle,
             shutdown: Arc::new(shutdown),
         }
@@ -124,6 +128,9 @@ impl Runtime for Tokio {
     }
 
     fn now(&self) -> Instant {
+        if !self.pausable {
+            return Instant::now();
+        }
         // A paused clock belongs to one runtime, found through the context.
         let _context = self.handle.enter();
         TokioInstant::now().into_std()

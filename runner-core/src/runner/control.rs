@@ -289,7 +289,9 @@ where
     U: Send + Sync + 'static,
 {
     fn drop(&mut self) {
-        let waker: Option<Waker> = self.control.lock().waiters.remove(&mut self.id);
-        drop(waker);
+        if self.id.is_registered() {
+            let waker: Option<Waker> = self.control.lock().waiters.remove(&mut self.id);
+            drop(waker);
+        }
     }
 }

@@ -9,15 +9,15 @@ mod until;
 use std::{
     fmt,
     future::poll_fn,
-    pin::pin,
+    pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use futures::future::{Either, select};
 
-use self::control::{Control, Driver, RunPhase, RunResult, StopBy};
+use self::control::{Control, Driver, RunPhase, RunResult, State, StopBy};
 pub use self::{
     handle::{RunnerHandle, StartError, Stopped},
     health::{Health, RunState, Stats},
@@ -395,7 +395,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
                 Next::Go(()) => {
                     choked = shared.warn_if_choked(choked);
                     // One that becomes choked while this waits must say so once, too.
-                    let room = shared.sink.room(!choked);
+                    let room = pin!(shared.sink.room(!choked));
                     shared.unless_interrupted(room).await
                 }
                 Next::Again => Next::Again,
@@ -407,7 +407,8 @@ impl<S: UpdateSupplier> Run<'_, S> {
                 Next::End(reason) => return reason,
             };
             // A stop, a pause or a fault drops the call.
-            match shared.unless_interrupted(self.source.next(limit)).await {
+            let call = pin!(self.source.next(limit));
+            match shared.unless_interrupted(call).await {
                 Next::Go(Some(Ok(batch))) => {
                     if batch.len() > limit.get() {
                         debug!(
@@ -473,7 +474,10 @@ impl<S: UpdateSupplier> Run<'_, S> {
 impl<U: Send + Sync + 'static> Shared<'_, U> {
     /// Waits while the run is paused.
     async fn permission(self) -> Next<()> {
-        let resumed = self.control.until(|state| {
+        if let Some(fault) = self.sink.halted() {
+            return Next::End(Reason::Fault(fault));
+        }
+        let permission = |state: &State<U>| {
             if state.stop.is_some() {
                 Some(Next::End(Reason::Requested))
             } else if state.paused {
@@ -481,7 +485,13 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
             } else {
                 Some(Next::Go(()))
             }
-        });
+        };
+        // Most often it is there, and nobody has to be registered for it.
+        let at_once = permission(&self.control.lock());
+        if let Some(next) = at_once {
+            return next;
+        }
+        let resumed = self.control.until(permission);
         match select(pin!(self.sink.fault()), pin!(resumed)).await {
             Either::Left((fault, _)) => Next::End(Reason::Fault(fault)),
             Either::Right((next, _)) => next,
@@ -489,8 +499,11 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
     }
 
     /// Drops `work` when a stop, a pause or a fault comes first.
-    async fn unless_interrupted<T>(self, work: impl Future<Output = T>) -> Next<T> {
-        let changed = self.control.until(|state| {
+    ///
+    /// To be called right after a look at these: only work that waits pays for another one.
+    async fn unless_interrupted<W: Future>(self, mut work: Pin<&mut W>) -> Next<W::Output> {
+        let mut faulted = pin!(self.sink.fault());
+        let mut changed = pin!(self.control.until(|state| {
             if state.stop.is_some() {
                 Some(Next::End(Reason::Requested))
             } else if state.paused {
@@ -498,13 +511,25 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
             } else {
                 None
             }
-        });
-        let (faulted, changed) = (pin!(self.sink.fault()), pin!(changed));
-        match select(select(faulted, changed), pin!(work)).await {
-            Either::Left((Either::Left((fault, _)), _)) => Next::End(Reason::Fault(fault)),
-            Either::Left((Either::Right((next, _)), _)) => next,
-            Either::Right((value, _)) => Next::Go(value),
-        }
+        }));
+        let mut interrupted = move |cx: &mut Context<'_>| match faulted.as_mut().poll(cx) {
+            Poll::Ready(fault) => Poll::Ready(Next::End(Reason::Fault(fault))),
+            Poll::Pending => changed.as_mut().poll(cx),
+        };
+        let mut waits = false;
+        poll_fn(move |cx| {
+            if waits && let Poll::Ready(next) = interrupted(cx) {
+                return Poll::Ready(next);
+            }
+            if let Poll::Ready(value) = work.as_mut().poll(cx) {
+                return Poll::Ready(Next::Go(value));
+            }
+            if !std::mem::replace(&mut waits, true) {
+                return interrupted(cx);
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Waits for what is held, as long as the stop allows.

@@ -135,7 +135,15 @@ impl<U> Queue<U> {
     }
 
     /// Takes an update out of the list or the set that holds its deadline.
+    #[inline]
     pub(super) fn stop_clock(&mut self, index: u32) {
+        let node = &mut self.nodes[index as usize];
+        if node.clock != Clock::Off || node.deadline.is_some() {
+            self.stop_running_clock(index);
+        }
+    }
+
+    fn stop_running_clock(&mut self, index: u32) {
         let node = &mut self.nodes[index as usize];
         let deadline = node.deadline.take();
         match std::mem::replace(&mut node.clock, Clock::Off) {

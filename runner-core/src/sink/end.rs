@@ -69,7 +69,7 @@ impl<U> Queue<U> {
             self.idle -= usize::from(ticket.is_none());
             self.hungry -= 1;
         }
-        effects.fault = self.halt(Fault::RuntimeGone);
+        self.halt(Fault::RuntimeGone, &mut effects);
         self.phase = Phase::Closed;
         if let Some(ticket) = ticket {
             self.stop_clock(ticket.index);
@@ -84,17 +84,19 @@ impl<U> Queue<U> {
         effects
     }
 
-    /// Nothing starts any more. The first reason counts; a later one is returned.
-    pub(super) fn halt(&mut self, fault: Fault) -> Option<Fault> {
-        let mut fault = Some(fault);
+    /// Nothing starts any more. The first reason counts; a later one is put into the effects.
+    pub(super) fn halt(&mut self, fault: Fault, effects: &mut Effects<U>) {
         if self.fault.is_none() {
-            self.fault = fault.take();
+            self.fault = Some(fault);
+        } else {
+            effects.fault = Some(fault);
         }
+        // Once: of a runtime that is gone, every task comes here.
         if matches!(self.phase, Phase::Open | Phase::Stopping) {
             self.phase = Phase::Halted;
+            self.abandon_unstarted();
         }
-        self.abandon_unstarted();
-        fault
+        self.wake_alarmed(&mut effects.wakers);
     }
 
     /// Lists every update that has not been started, or waits for a retry, as abandoned.

@@ -37,7 +37,7 @@ pub use self::{
 };
 use self::{
     order::KeyHasher,
-    queue::{Arrival, Effects, Interest, Queue},
+    queue::{Alarm, Arrival, Effects, Interest, Queue},
     worker::Duty,
 };
 pub(crate) use self::{
@@ -47,7 +47,7 @@ pub(crate) use self::{
 };
 use crate::{
     BoxFuture, Cause, Failure, Key, Runtime, UpdateConsumer, Verdict,
-    delivery::{Chunk, Control, Share},
+    delivery::{Chunk, Control},
     panics::{discard, guarded},
     ticket::Ticket,
 };
@@ -105,23 +105,15 @@ impl<U: Send + Sync + 'static> Sink<U> {
     /// Takes in a batch. Never waits and never refuses; see [`room`](Self::room).
     pub(crate) fn add(self: &Arc<Self>, batch: Vec<U>) {
         // Keys come from code of the user, so they are all known before the lock is taken.
-        let mut hashes = Vec::new();
-        let mut arrivals = Vec::with_capacity(batch.len());
-        Chunk::split(batch, &self.control, |share| {
-            let first = hashes.len();
-            let refused = self.hash_keys(&share, &mut hashes).err();
-            arrivals.push((share, first..hashes.len(), refused));
-        });
+        let keyed = self.hash_keys(&batch);
         let mut queue = self.lock();
         // Read under the lock, so that arrival is in order of time.
         let now = self.runtime.now();
-        for (share, keys, refused) in arrivals {
-            let arrival = match refused {
-                None => Arrival::Keys(&hashes[keys]),
-                Some(panic) => Arrival::Refused(Cause::Panic(panic)),
-            };
-            queue.arrive(share, arrival, now);
-        }
+        let mut place = 0;
+        Chunk::split(batch, &self.control, |share| {
+            queue.arrive(share, keyed.arrival(place), now);
+            place += 1;
+        });
         let effects = Effects {
             recruits: queue.recruit(),
             ..Effects::default()
@@ -154,8 +146,8 @@ impl<U: Send + Sync + 'static> Sink<U> {
 
     /// Resolves when the sink halted by itself.
     pub(crate) async fn fault(&self) -> Fault {
-        self.wait(Interest::Fault, |queue| queue.fault.clone())
-            .await
+        let mut waiter = Waiter::new(self, |queue| &mut queue.alarms);
+        poll_fn(|cx| waiter.poll(Alarm::Fault, cx, |queue| queue.fault.clone())).await
     }
 
     /// Why the sink halted by itself, if it did.
@@ -166,7 +158,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
     /// Runs the clock: time-outs and retries happen while this is polled. Never ends.
     pub(crate) async fn tick(self: &Arc<Self>) {
         let mut armed: Option<(Instant, BoxFuture<'static>)> = None;
-        let mut waiter = Waiter::new(self);
+        let mut waiter = Waiter::new(self, |queue| &mut queue.alarms);
         poll_fn(|cx| -> Poll<()> {
             loop {
                 if let Some((_, sleep)) = &mut armed
@@ -179,7 +171,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
                     self.apply(effects);
                 }
                 let at = armed.as_ref().map(|(at, _)| *at);
-                let next = waiter.poll(Interest::Deadline(at), cx, |queue| {
+                let next = waiter.poll(Alarm::Deadline(at), cx, |queue| {
                     queue
                         .next_deadline()
                         .filter(|next| at.is_none_or(|at| *next < at))
@@ -233,18 +225,25 @@ impl<U: Send + Sync + 'static> Sink<U> {
         abandoned
     }
 
-    fn hash_keys(&self, share: &Share<U>, hashes: &mut Vec<u64>) -> Result<(), Arc<str>> {
+    fn hash_keys(&self, batch: &[U]) -> Keyed {
+        let mut keyed = Keyed::default();
         let Some(keys) = &self.keys else {
-            return Ok(());
+            return keyed;
         };
-        let first = hashes.len();
-        let result = guarded(|| {
-            keys(share.get(), &mut |key| hashes.push(self.hasher.hash(&key)));
-        });
-        if result.is_err() {
-            hashes.truncate(first);
+        keyed.ends.reserve(batch.len());
+        for (place, update) in batch.iter().enumerate() {
+            let first = keyed.hashes.len();
+            let hashes = &mut keyed.hashes;
+            let result = guarded(|| {
+                keys(update, &mut |key| hashes.push(self.hasher.hash(&key)));
+            });
+            if let Err(panic) = result {
+                keyed.hashes.truncate(first);
+                keyed.refused.push((place, panic));
+            }
+            keyed.ends.push(keyed.hashes.len());
         }
-        result
+        keyed
     }
 
     /// Does what a change of the queue requires of the outside.
@@ -282,7 +281,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
     }
 
     async fn wait<T>(&self, interest: Interest, ready: impl Fn(&Queue<U>) -> Option<T>) -> T {
-        let mut waiter = Waiter::new(self);
+        let mut waiter = Waiter::new(self, |queue| &mut queue.waiters);
         poll_fn(|cx| waiter.poll(interest, cx, &ready)).await
     }
 }
@@ -313,23 +312,52 @@ impl<U: Send + Sync + 'static> fmt::Debug for Sink<U> {
     }
 }
 
+/// The keys of a batch, hashed.
+#[derive(Default)]
+struct Keyed {
+    hashes: Vec<u64>,
+    /// Where the keys of each update end; empty if there is no key function.
+    ends: Vec<usize>,
+    /// Updates whose key function panicked, with the text.
+    refused: Vec<(usize, Arc<str>)>,
+}
+
+impl Keyed {
+    fn arrival(&self, place: usize) -> Arrival<'_> {
+        let Some(&end) = self.ends.get(place) else {
+            return Arrival::Keys(&[]);
+        };
+        // In order, and seldom any.
+        let refused = self
+            .refused
+            .binary_search_by_key(&place, |(place, _)| *place);
+        if let Ok(index) = refused {
+            return Arrival::Refused(Cause::Panic(Arc::clone(&self.refused[index].1)));
+        }
+        let start = place.checked_sub(1).map_or(0, |before| self.ends[before]);
+        Arrival::Keys(&self.hashes[start..end])
+    }
+}
+
 /// One task's place among the waiters; it is given up when the wait is dropped.
-struct Waiter<'a, U: Send + Sync + 'static> {
+struct Waiter<'a, U: Send + Sync + 'static, I> {
     sink: &'a Sink<U>,
+    list: fn(&mut Queue<U>) -> &mut Waiters<I>,
     id: WaiterId,
 }
 
-impl<'a, U: Send + Sync + 'static> Waiter<'a, U> {
-    fn new(sink: &'a Sink<U>) -> Self {
+impl<'a, U: Send + Sync + 'static, I> Waiter<'a, U, I> {
+    fn new(sink: &'a Sink<U>, list: fn(&mut Queue<U>) -> &mut Waiters<I>) -> Self {
         Self {
             sink,
+            list,
             id: WaiterId::default(),
         }
     }
 
     fn poll<T>(
         &mut self,
-        interest: Interest,
+        interest: I,
         cx: &mut Context<'_>,
         ready: impl FnOnce(&Queue<U>) -> Option<T>,
     ) -> Poll<T> {
@@ -337,7 +365,8 @@ impl<'a, U: Send + Sync + 'static> Waiter<'a, U> {
         match ready(&queue) {
             Some(value) => Poll::Ready(value),
             None => {
-                let replaced = queue.waiters.register(&mut self.id, interest, cx.waker());
+                let waiters = (self.list)(&mut queue);
+                let replaced = waiters.register(&mut self.id, interest, cx.waker());
                 drop(queue);
                 drop(replaced);
                 Poll::Pending
@@ -346,9 +375,11 @@ impl<'a, U: Send + Sync + 'static> Waiter<'a, U> {
     }
 }
 
-impl<U: Send + Sync + 'static> Drop for Waiter<'_, U> {
+impl<U: Send + Sync + 'static, I> Drop for Waiter<'_, U, I> {
     fn drop(&mut self) {
-        let waker = self.sink.lock().waiters.remove(&mut self.id);
-        drop(waker);
+        if self.id.is_registered() {
+            let waker = (self.list)(&mut self.sink.lock()).remove(&mut self.id);
+            drop(waker);
+        }
     }
 }

@@ -28,7 +28,7 @@ use super::{
     latency::Latencies,
     node::{Cancel, Clock, NONE, Node, State},
     options::{MAX_BATCH, Mode, OnTimeout, SinkOptions},
-    order::{KeyOrder, SPARE},
+    order::{Chain, KeyOrder, SPARE},
     outcome::{Counters, Ending, Fault, Outcome, Unsettled},
     waiters::Waiters,
 };
@@ -70,7 +70,10 @@ pub(crate) struct Queue<U> {
     pub(super) revived: Option<Instant>,
     pub(super) abandoned: Vec<Unsettled<U>>,
     pub(super) fault: Option<Fault>,
+    /// For room, or for the end.
     pub(super) waiters: Waiters<Interest>,
+    /// For what seldom happens; nobody looks at these with every update.
+    pub(super) alarms: Waiters<Alarm>,
 }
 
 /// The bounds in force.
@@ -107,6 +110,11 @@ pub(crate) enum Interest {
     RoomOrChoke,
     /// Nothing is held.
     Idle,
+}
+
+/// What a waiting task wants to be woken for, if ever.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Alarm {
     /// A deadline before this one.
     Deadline(Option<Instant>),
     /// The queue halted by itself.
@@ -197,12 +205,14 @@ impl<U> Queue<U> {
             abandoned: Vec::new(),
             fault: None,
             waiters: Waiters::new(),
+            alarms: Waiters::new(),
         }
     }
 
     /// Takes in one update. Call [`recruit`](Self::recruit) after the last one of a batch.
     ///
     /// Never refuses: room is the business of whoever fetches. After the end it is abandoned.
+    #[inline]
     pub(crate) fn arrive(&mut self, share: Share<U>, arrival: Arrival<'_>, now: Instant) {
         let seq = self.counters.supplied;
         self.counters.supplied += 1;
@@ -232,7 +242,10 @@ impl<U> Queue<U> {
             Mode::Sequential => &TOTAL_ORDER,
             Mode::Batch | Mode::Concurrent => keys,
         };
-        let (chain, predecessors) = self.order.arrive(index, keys);
+        let (chain, predecessors) = match keys {
+            [] => (Chain::EMPTY, 0),
+            keys => self.order.arrive(index, keys),
+        };
         let state = if predecessors == 0 {
             self.ready.push_back(index);
             State::Ready
@@ -263,6 +276,7 @@ impl<U> Queue<U> {
     }
 
     /// Gives the duty to start updates to as many new tasks as can use it, and counts them.
+    #[inline]
     pub(crate) fn recruit(&mut self) -> usize {
         let free = self.limits.workers.saturating_sub(self.hungry);
         let recruits = self.startable().min(free);
@@ -288,6 +302,7 @@ impl<U> Queue<U> {
     /// Takes the next update that may start, for a task that has the duty; else takes the duty.
     ///
     /// Both in one critical section, or an update that arrives in between would be stranded.
+    #[inline]
     fn take(&mut self) -> Option<Job<U>> {
         if self.startable() == 0 {
             self.hungry -= 1;
@@ -334,6 +349,10 @@ impl<U> Queue<U> {
         node.pended = true;
         if let Some(limit) = limit {
             self.start_clock(ticket, limit, timeout, now());
+            let moved = self.nodes[ticket.index as usize].clock == Clock::Moved;
+            if moved || self.oldest == ticket.index {
+                self.wake_alarmed(&mut effects.wakers);
+            }
         }
         if std::mem::take(hungry) {
             self.hungry -= 1;
@@ -380,6 +399,7 @@ impl<U> Queue<U> {
     /// it on.
     ///
     /// The only place where an update that was started leaves the queue.
+    #[inline]
     pub(crate) fn settle(
         &mut self,
         ticket: Ticket,
@@ -397,6 +417,7 @@ impl<U> Queue<U> {
         match outcome {
             Outcome::Retry { after } if self.may_retry(ticket.index) => {
                 self.retry(ticket, after, now());
+                self.wake_alarmed(&mut effects.wakers);
             }
             // It had its one attempt after the stop, and has failed.
             Outcome::Retry { .. } if self.phase == Phase::Stopping => {
@@ -409,7 +430,7 @@ impl<U> Queue<U> {
             Outcome::Abandoned => self.release(ticket, Ending::Abandoned, now, &mut effects),
             Outcome::Stop { cause } => {
                 // Its successors must not overtake it: it comes first when the run is repeated.
-                effects.fault = self.halt(Fault::Policy { cause });
+                self.halt(Fault::Policy { cause }, &mut effects);
                 self.release(ticket, Ending::Abandoned, now, &mut effects);
             }
         }
@@ -460,6 +481,7 @@ impl<U> Queue<U> {
     }
 
     /// How many updates to fetch now; `None` if it is better to wait.
+    #[inline]
     pub(crate) fn room(&self) -> Option<NonZeroUsize> {
         if self.phase != Phase::Open {
             return None;
@@ -532,6 +554,7 @@ impl<U> Queue<U> {
     }
 
     /// Collects the wakers of all whose wait is over.
+    #[inline]
     pub(super) fn wake_satisfied(&mut self, wakers: &mut Vec<Waker>) {
         if self.waiters.is_empty() {
             return;
@@ -539,15 +562,25 @@ impl<U> Queue<U> {
         let room = self.room().is_some();
         let choked = self.is_choked();
         let idle = self.nodes.is_empty();
-        let fault = self.fault.is_some();
-        let deadline = self.next_deadline();
         self.waiters.take(
             |interest| match interest {
                 Interest::Room => room,
                 Interest::RoomOrChoke => room || choked,
                 Interest::Idle => idle,
-                Interest::Fault => fault,
-                Interest::Deadline(armed) => {
+            },
+            wakers,
+        );
+    }
+
+    /// Collects the wakers of all whose alarm has gone off: after a halt, and after the next
+    /// deadline may have become an earlier one.
+    pub(super) fn wake_alarmed(&mut self, wakers: &mut Vec<Waker>) {
+        let fault = self.fault.is_some();
+        let deadline = self.next_deadline();
+        self.alarms.take(
+            |alarm| match alarm {
+                Alarm::Fault => fault,
+                Alarm::Deadline(armed) => {
                     deadline.is_some_and(|next| armed.is_none_or(|armed| next < armed))
                 }
             },
@@ -556,6 +589,7 @@ impl<U> Queue<U> {
     }
 
     /// Frees the keys of an update that ended, counts it, and forgets it.
+    #[inline]
     pub(super) fn release(
         &mut self,
         ticket: Ticket,
@@ -573,15 +607,17 @@ impl<U> Queue<U> {
             waiting,
             ..
         } = self;
-        order.leave(node.chain, |successor| {
-            let node = &mut nodes[successor as usize];
-            node.predecessors -= 1;
-            if node.predecessors == 0 {
-                node.state = State::Ready;
-                *waiting -= 1;
-                ready.push_back(successor);
-            }
-        });
+        if node.chain != Chain::EMPTY {
+            order.leave(node.chain, |successor| {
+                let node = &mut nodes[successor as usize];
+                node.predecessors -= 1;
+                if node.predecessors == 0 {
+                    node.state = State::Ready;
+                    *waiting -= 1;
+                    ready.push_back(successor);
+                }
+            });
+        }
         if self.nodes.is_empty() && self.nodes.capacity() > SPARE {
             // After a burst, give its memory back.
             self.nodes = Slab::new();

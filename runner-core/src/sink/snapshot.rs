@@ -134,11 +134,11 @@ impl<U: Send + Sync + 'static> Sink<U> {
 
     /// Why no more updates are taken in, if that is so.
     pub(crate) fn choked(&self) -> Option<Choked> {
-        let now = self.runtime.now();
         let queue = self.lock();
         if !queue.is_choked() {
             return None;
         }
+        let now = self.runtime.now();
         let (node, depth) = queue
             .nodes
             .iter()

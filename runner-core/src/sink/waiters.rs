@@ -16,6 +16,13 @@ pub(crate) struct Waiters<I> {
 #[derive(Debug, Default)]
 pub(crate) struct WaiterId(Option<u64>);
 
+impl WaiterId {
+    /// Whether there may be anything to forget. It stays so after the task has been taken out.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 #[derive(Debug)]
 struct Entry<I> {
     id: u64,

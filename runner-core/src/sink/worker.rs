@@ -20,9 +20,8 @@ use super::{
     queue::{Job, Timeout},
 };
 use crate::{
-    BoxError, Cause, Failure, UpdateConsumer, Verdict,
+    BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
     panics::{discard, guarded},
-    runtime::yield_now,
     ticket::Ticket,
     trace::error,
 };
@@ -32,49 +31,21 @@ use crate::{
 const BUDGET: u32 = 32;
 
 /// Runs handlers for as long as there is something to start.
-pub(super) async fn work<U, C>(mut duty: Duty<U>, consumer: Arc<C>)
+///
+/// Not an async function: that would hold its arguments twice. What is alive across a wait is in
+/// memory for every update in flight, so it is little: the duty and the future of the handler.
+pub(super) fn work<U, C>(mut duty: Duty<U>, consumer: Arc<C>) -> impl Future<Output = ()> + Send
 where
     U: Send + Sync + 'static,
     C: UpdateConsumer<U>,
 {
-    let mut budget = BUDGET;
-    let mut next = duty.claim();
-    while let Some(Job {
-        delivery, preset, ..
-    }) = next
-    {
-        let outcome = match preset {
-            Some(cause) => {
-                // No handler takes it, and dropping an update runs code of the user.
-                discard(delivery);
-                duty.ask_policy(*cause).await
-            }
-            None => {
-                // Made in the frame of the task and lent from here: an async function that takes a
-                // future by value holds it twice.
-                let mut handler = pin!(None);
-                let called = guarded(|| handler.set(Some(consumer.consume(delivery))));
-                let ended = match called {
-                    Ok(()) => duty.run(handler).await,
-                    Err(panic) => Ended::Cause(Cause::Panic(panic)),
-                };
-                match ended {
-                    Ended::Ok => Outcome::Done,
-                    Ended::Cause(cause) => duty.ask_policy(cause).await,
-                    Ended::Abandoned => Outcome::Abandoned,
-                }
-            }
-        };
-        // A handler that has waited has let others have the thread.
-        budget = if duty.hungry { budget - 1 } else { BUDGET };
-        next = duty.settle(outcome, budget > 0);
-        if budget == 0 {
-            // Nothing is held meanwhile but the duty.
-            budget = BUDGET;
-            if duty.hungry {
-                yield_now().await;
-                next = duty.claim();
-            }
+    async move {
+        let mut handler = pin!(None);
+        let call = |update| consumer.consume(update);
+        while let Some(cause) = poll_fn(|cx| duty.poll(&call, handler.as_mut(), cx)).await {
+            // In a box, because few updates fail.
+            let outcome = Box::pin(duty.ask_policy(cause)).await;
+            duty.decided = Some(Box::new(outcome));
         }
     }
 }
@@ -86,21 +57,25 @@ where
 pub(super) struct Duty<U: Send + Sync + 'static> {
     sink: Arc<Sink<U>>,
     current: Option<Ticket>,
+    /// What the policy made of the current update.
+    decided: Option<Box<Outcome>>,
+    budget: u32,
     hungry: bool,
 }
 
 /// How a handler ended.
 enum Ended {
-    Ok,
-    Cause(Cause),
-    Abandoned,
+    Outcome(Outcome),
+    Failed(Cause),
 }
 
-/// How a future that was driven ended.
-enum Driven<T> {
-    Ready(T),
-    Panicked(Arc<str>),
-    Cancelled(Cancel),
+impl From<Cancel> for Ended {
+    fn from(cancel: Cancel) -> Self {
+        match cancel {
+            Cancel::Timeout => Self::Failed(Cause::Timeout),
+            Cancel::Abandon => Self::Outcome(Outcome::Abandoned),
+        }
+    }
 }
 
 impl<U: Send + Sync + 'static> Duty<U> {
@@ -108,8 +83,77 @@ impl<U: Send + Sync + 'static> Duty<U> {
         Self {
             sink,
             current: None,
+            decided: None,
+            budget: BUDGET,
             hungry: true,
         }
+    }
+
+    /// Runs handlers, one after the other, until one waits.
+    ///
+    /// Ready with a cause when the policy has to be asked about the current update, and with none
+    /// when there is nothing left to start.
+    fn poll<F, E>(
+        &mut self,
+        call: impl Fn(Delivery<U>) -> F,
+        mut handler: Pin<&mut Option<F>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Cause>>
+    where
+        F: Future<Output = Result<(), E>>,
+        E: Into<BoxError>,
+    {
+        let mut next = if handler.is_some() {
+            // It has waited for something, and is woken.
+            let ended = match self.check(cx) {
+                Some(cancel) => cancel.into(),
+                None => match ended(guarded(|| resume(handler.as_mut(), cx))) {
+                    Poll::Ready(ended) => ended,
+                    Poll::Pending => return Poll::Pending,
+                },
+            };
+            drop_pinned(handler.as_mut());
+            match ended {
+                Ended::Outcome(outcome) => self.settle(outcome),
+                Ended::Failed(cause) => return Poll::Ready(Some(cause)),
+            }
+        } else if let Some(outcome) = self.decided.take() {
+            self.settle(*outcome)
+        } else {
+            self.claim()
+        };
+        while let Some(Job {
+            delivery, preset, ..
+        }) = next
+        {
+            if let Some(cause) = preset {
+                // No handler takes it, and dropping an update runs code of the user.
+                discard(delivery);
+                return Poll::Ready(Some(*cause));
+            }
+            let polled = guarded(|| {
+                handler.set(Some(call(delivery)));
+                resume(handler.as_mut(), cx)
+            });
+            let ended = match ended(polled) {
+                Poll::Ready(ended) => ended,
+                Poll::Pending => match self.pend(cx, Timeout::Shared) {
+                    None => return Poll::Pending,
+                    Some(cancel) => cancel.into(),
+                },
+            };
+            drop_pinned(handler.as_mut());
+            match ended {
+                Ended::Outcome(outcome) => next = self.settle(outcome),
+                Ended::Failed(cause) => return Poll::Ready(Some(cause)),
+            }
+        }
+        if self.hungry {
+            // Nothing is held meanwhile but the duty.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(None)
     }
 
     fn claim(&mut self) -> Option<Job<U>> {
@@ -130,12 +174,22 @@ impl<U: Send + Sync + 'static> Duty<U> {
         job
     }
 
-    /// Ends the current attempt and, if `claim`, takes the next update.
-    fn settle(&mut self, outcome: Outcome, claim: bool) -> Option<Job<U>> {
+    /// Ends the current attempt and takes the next update.
+    ///
+    /// `None` while the task has the duty still: it has started enough, and others may have the
+    /// thread.
+    #[inline]
+    fn settle(&mut self, outcome: Outcome) -> Option<Job<U>> {
         let ticket = self
             .current
             .take()
             .expect("an update is settled once, by its task");
+        // A handler that has waited has let others have the thread.
+        self.budget = if self.hungry { self.budget - 1 } else { BUDGET };
+        let claim = self.budget > 0;
+        if !claim {
+            self.budget = BUDGET;
+        }
         let mut queue = self.sink.lock();
         let (job, effects) = queue.settle(
             ticket,
@@ -148,23 +202,6 @@ impl<U: Send + Sync + 'static> Duty<U> {
         self.current = job.as_ref().map(|job| job.ticket);
         self.sink.apply(effects);
         job
-    }
-
-    async fn run<F, E>(&mut self, handler: Pin<&mut Option<F>>) -> Ended
-    where
-        F: Future<Output = Result<(), E>>,
-        E: Into<BoxError>,
-    {
-        match self.drive(handler, Timeout::Shared).await {
-            Driven::Ready(Ok(())) => Ended::Ok,
-            Driven::Ready(Err(error)) => match guarded(|| Cause::from_error(error.into())) {
-                Ok(cause) => Ended::Cause(cause),
-                Err(panic) => Ended::Cause(Cause::Panic(panic)),
-            },
-            Driven::Panicked(panic) => Ended::Cause(Cause::Panic(panic)),
-            Driven::Cancelled(Cancel::Timeout) => Ended::Cause(Cause::Timeout),
-            Driven::Cancelled(Cancel::Abandon) => Ended::Abandoned,
-        }
     }
 
     async fn ask_policy(&mut self, cause: Cause) -> Outcome {
@@ -181,63 +218,56 @@ impl<U: Send + Sync + 'static> Duty<U> {
             update,
             cause: cause.clone(),
         };
-        let mut deciding = pin!(None);
-        let verdict = match guarded(|| deciding.set(Some(policy.decide(failure)))) {
-            Ok(()) => self.drive(deciding, Timeout::Own).await,
-            Err(panic) => Driven::Panicked(panic),
+        let verdict = match guarded(|| policy.decide(failure)) {
+            Ok(deciding) => self.hear(deciding).await,
+            Err(panic) => Heard::Panicked(panic),
         };
         let given_up = Outcome::GivenUp(Ending::from(&cause));
         let outcome = match verdict {
-            Driven::Ready(Verdict::Skip) => given_up,
-            Driven::Ready(Verdict::Retry { after }) => Outcome::Retry { after },
-            Driven::Ready(Verdict::Stop) => return Outcome::Stop { cause },
-            Driven::Panicked(panic) => {
+            Heard::Verdict(Verdict::Skip) => given_up,
+            Heard::Verdict(Verdict::Retry { after }) => Outcome::Retry { after },
+            Heard::Verdict(Verdict::Stop) => return Outcome::Stop { cause },
+            Heard::Panicked(panic) => {
                 error!(panic = %panic, cause = %cause, "error policy panicked, update given up");
                 let _ = panic;
                 given_up
             }
-            Driven::Cancelled(Cancel::Timeout) => {
+            Heard::Cancelled(Cancel::Timeout) => {
                 error!(cause = %cause, "error policy timed out, update given up");
                 given_up
             }
-            Driven::Cancelled(Cancel::Abandon) => Outcome::Abandoned,
+            Heard::Cancelled(Cancel::Abandon) => Outcome::Abandoned,
         };
         // Here, not under the lock: dropping an error runs code of the user.
         discard(cause);
         outcome
     }
 
-    /// Polls a future of the user to its end, to its cancellation or to its panic, and drops it.
-    async fn drive<F: Future>(
-        &mut self,
-        mut future: Pin<&mut Option<F>>,
-        timeout: Timeout,
-    ) -> Driven<F::Output> {
+    /// Polls the policy to its end, to its cancellation or to its panic, and drops its future.
+    async fn hear(&mut self, deciding: BoxFuture<'_, Verdict>) -> Heard {
+        let mut deciding = Some(deciding);
         let mut pending = false;
-        let driven = poll_fn(|cx| {
+        let heard = poll_fn(|cx| {
             if pending && let Some(cancel) = self.check(cx) {
-                return Poll::Ready(Driven::Cancelled(cancel));
+                return Poll::Ready(Heard::Cancelled(cancel));
             }
-            let current = future
-                .as_mut()
-                .as_pin_mut()
-                .expect("dropped only after its end");
-            match guarded(|| current.poll(cx)) {
-                Ok(Poll::Ready(output)) => Poll::Ready(Driven::Ready(output)),
-                Err(panic) => Poll::Ready(Driven::Panicked(panic)),
+            let current = deciding.as_mut().expect("dropped only after its end");
+            match guarded(|| current.as_mut().poll(cx)) {
+                Ok(Poll::Ready(verdict)) => Poll::Ready(Heard::Verdict(verdict)),
+                Err(panic) => Poll::Ready(Heard::Panicked(panic)),
                 Ok(Poll::Pending) if pending => Poll::Pending,
                 Ok(Poll::Pending) => {
                     pending = true;
-                    match self.pend(cx, timeout) {
-                        Some(cancel) => Poll::Ready(Driven::Cancelled(cancel)),
+                    match self.pend(cx, Timeout::Own) {
+                        Some(cancel) => Poll::Ready(Heard::Cancelled(cancel)),
                         None => Poll::Pending,
                     }
                 }
             }
         })
         .await;
-        drop_pinned(future);
-        driven
+        discard(deciding.take());
+        heard
     }
 
     /// The future waits for the first time.
@@ -260,6 +290,29 @@ impl<U: Send + Sync + 'static> Duty<U> {
         drop(replaced);
         cancel
     }
+}
+
+/// What came of asking the policy.
+enum Heard {
+    Verdict(Verdict),
+    Panicked(Arc<str>),
+    Cancelled(Cancel),
+}
+
+fn resume<F: Future>(handler: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    let handler = handler.as_pin_mut().expect("dropped only after its end");
+    handler.poll(cx)
+}
+
+fn ended<E: Into<BoxError>>(polled: Result<Poll<Result<(), E>>, Arc<str>>) -> Poll<Ended> {
+    let error = match polled {
+        Ok(Poll::Pending) => return Poll::Pending,
+        Ok(Poll::Ready(Ok(()))) => return Poll::Ready(Ended::Outcome(Outcome::Done)),
+        Ok(Poll::Ready(Err(error))) => error,
+        Err(panic) => return Poll::Ready(Ended::Failed(Cause::Panic(panic))),
+    };
+    let cause = guarded(|| Cause::from_error(error.into()));
+    Poll::Ready(Ended::Failed(cause.unwrap_or_else(Cause::Panic)))
 }
 
 impl<U: Send + Sync + 'static> Drop for Duty<U> {

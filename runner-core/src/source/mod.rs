@@ -125,15 +125,20 @@ impl<S: UpdateSupplier> Source<S> {
         let status = self.status.clone();
         let opened = status.open();
         let asked = self.runtime.now();
+        let mut now = asked;
         loop {
-            if let Ended::Closed = self.rest(&opened).await {
-                return None;
+            if self.rest.is_some() {
+                if let Ended::Closed = self.rest(&opened).await {
+                    return None;
+                }
+                now = self.runtime.now();
             }
-            let answer = self.call(&opened, limit).await;
-            let now = self.runtime.now();
+            let answer = self.call(&opened, limit, now).await;
+            now = self.runtime.now();
             let error = match answer {
                 Ended::Closed => return None,
                 Ended::Done(Ok(Ok(batch))) => {
+                    opened.answered(now);
                     self.answered(batch.len(), limit, asked, now);
                     if batch.is_empty() {
                         // A supplier that has nothing and never waits must not take the thread.
@@ -249,10 +254,13 @@ impl<S: UpdateSupplier> Source<S> {
     }
 
     /// Calls the supplier once, with a deadline. The outer error is the text of a panic.
+    ///
+    /// To be called right after a look at whether the source was closed.
     async fn call(
         &mut self,
         opened: &Opened<'_>,
         limit: NonZeroUsize,
+        now: Instant,
     ) -> Ended<Result<Result<Vec<S::Update>, SupplyError>, Arc<str>>> {
         let call_timeout = match guarded(|| self.supplier.call_timeout()) {
             Ok(call_timeout) => call_timeout,
@@ -260,7 +268,7 @@ impl<S: UpdateSupplier> Source<S> {
         };
         let runtime = &self.runtime;
         // A deadline beyond what the clock can express is none.
-        let limits = call_timeout.and_then(|span| Some((span, runtime.now().checked_add(span)?)));
+        let limits = call_timeout.and_then(|span| Some((span, now.checked_add(span)?)));
         self.status.change(|status| {
             status.state = SourceState::Polling;
             status.calls += 1;
@@ -272,12 +280,17 @@ impl<S: UpdateSupplier> Source<S> {
             supplier.supply(limit).await.map_err(Into::into)
         }));
         let mut sleep = None;
+        let mut waits = false;
         poll_fn(|cx| {
-            if opened.poll_closed(cx).is_ready() {
+            if waits && opened.poll_closed(cx).is_ready() {
                 return Poll::Ready(Ended::Closed);
             }
             if let Poll::Ready(answer) = call.as_mut().poll(cx) {
                 return Poll::Ready(Ended::Done(answer));
+            }
+            // Only a call that waits pays for being closed.
+            if !std::mem::replace(&mut waits, true) && opened.poll_closed(cx).is_ready() {
+                return Poll::Ready(Ended::Closed);
             }
             let Some((span, deadline)) = limits else {
                 return Poll::Pending;
@@ -292,10 +305,6 @@ impl<S: UpdateSupplier> Source<S> {
 
     fn answered(&mut self, count: usize, limit: NonZeroUsize, asked: Instant, now: Instant) {
         self.retry.succeeded();
-        self.status.change(|status| {
-            status.completed = Some(now);
-            status.failing = false;
-        });
         self.journal.answered(now);
         let took = now.saturating_duration_since(asked);
         let pause = self.pace.record(count, took, count >= limit.get());

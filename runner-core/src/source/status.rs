@@ -121,6 +121,7 @@ impl Status {
         Opened {
             status: self,
             closes: shared.closes,
+            answered: None,
         }
     }
 
@@ -144,9 +145,15 @@ impl fmt::Debug for Status {
 pub(super) struct Opened<'a> {
     status: &'a Status,
     closes: u64,
+    answered: Option<Instant>,
 }
 
 impl Opened<'_> {
+    /// Ends it with an answer.
+    pub(super) fn answered(mut self, now: Instant) {
+        self.answered = Some(now);
+    }
+
     /// Ready when the source is closed by hand.
     pub(super) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
         let mut shared = self.status.lock();
@@ -167,6 +174,10 @@ impl Drop for Opened<'_> {
             let mut shared = self.status.lock();
             shared.snapshot.state = SourceState::Idle;
             shared.snapshot.deadline = None;
+            if self.answered.is_some() {
+                shared.snapshot.completed = self.answered;
+                shared.snapshot.failing = false;
+            }
             shared.waker.take()
         };
         drop(waker);
