@@ -133,6 +133,10 @@ impl<U> Delivery<U> {
         }
     }
 
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
     fn control(&self) -> Option<Arc<dyn Control>> {
         self.chunk.control.as_ref()?.upgrade()
     }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `--only TEXT` | workloads whose name contains it |
 //! | `--runtime tokio` or `smol` | one of the two |
+//! | `--workers N` | threads of the runtime; as many as the machine can run at once, if not given |
 //! | `--part time`, `instructions`, `memory` or `growth` | one of the four |
 //! | `--csv` | lines of `workload,implementation,runtime,metric,value` instead of Markdown |
 //! | `--profile` | runs one workload once, on one thread, and prints nothing: see below |
@@ -69,6 +70,7 @@ struct Options {
     part: Option<String>,
     implementation: Option<String>,
     updates: Option<u64>,
+    workers: Option<usize>,
     held: u64,
     quick: bool,
     csv: bool,
@@ -83,13 +85,17 @@ impl Options {
             part: None,
             implementation: None,
             updates: None,
+            workers: None,
             held: 0,
             quick: false,
             csv: false,
             profile: false,
         };
         let mut arguments = std::env::args().skip(1);
-        let number = |text: String| text.parse().map_err(|_| format!("{text} is no number"));
+        let number = |text: String| {
+            let number: Result<u64, _> = text.parse();
+            number.map_err(|_| format!("{text} is no number"))
+        };
         while let Some(argument) = arguments.next() {
             let mut value = || {
                 let value = arguments.next();
@@ -101,6 +107,7 @@ impl Options {
                 "--part" => options.part = Some(value()?),
                 "--implementation" => options.implementation = Some(value()?),
                 "--updates" => options.updates = Some(number(value()?)?),
+                "--workers" => options.workers = Some(number(value()?)? as usize),
                 "--held" => options.held = number(value()?)?,
                 "--quick" => options.quick = true,
                 "--csv" => options.csv = true,
@@ -379,7 +386,8 @@ fn run(options: &Options) -> Result<(), String> {
             false => profile(options, &SmolRt::new(1)),
         };
     }
-    let workers = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    let all = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+    let workers = options.workers.unwrap_or(all);
     let output = Output { csv: options.csv };
     if output.csv {
         println!("workload,implementation,runtime,metric,value");

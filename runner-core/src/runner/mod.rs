@@ -9,6 +9,7 @@ mod until;
 use std::{
     fmt,
     future::poll_fn,
+    num::NonZeroUsize,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +18,7 @@ use std::{
 
 use futures::future::{Either, select};
 
-use self::control::{Control, Driver, RunPhase, RunResult, State, StopBy};
+use self::control::{Control, Driver, RunPhase, RunResult, StopBy};
 pub use self::{
     handle::{RunnerHandle, StartError, Stopped},
     health::{Health, RunState, Stats},
@@ -325,6 +326,9 @@ const STALL_AFTER: Duration = Duration::from_secs(5 * 60);
 /// How long cancelled handlers have to reach a point where they wait.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// How old a look at the progress of the sink may be when updates arrive.
+const GLANCE: Duration = Duration::from_millis(10);
+
 /// After a deadline, everything is over at most this much later.
 const OVERTIME: Duration = Duration::from_secs(1);
 
@@ -390,16 +394,20 @@ impl<S: UpdateSupplier> Run<'_, S> {
     async fn fetch_all(&mut self) -> Reason {
         let shared = self.shared;
         let mut choked = false;
+        let mut looked = None;
         loop {
-            let limit = match shared.permission().await {
-                Next::Go(()) => {
-                    choked = shared.warn_if_choked(choked);
-                    // One that becomes choked while this waits must say so once, too.
-                    let room = pin!(shared.sink.room(!choked));
-                    shared.unless_interrupted(room).await
-                }
-                Next::Again => Next::Again,
-                Next::End(reason) => Next::End(reason),
+            let limit = match shared.room_at_once(choked) {
+                Some(limit) => Next::Go(Some(limit)),
+                None => match shared.permission().await {
+                    Next::Go(()) => {
+                        choked = shared.warn_if_choked(choked);
+                        // One that becomes choked while this waits must say so once, too.
+                        let room = pin!(shared.sink.room(!choked));
+                        shared.unless_interrupted(room).await
+                    }
+                    Next::Again => Next::Again,
+                    Next::End(reason) => Next::End(reason),
+                },
             };
             let limit = match limit {
                 Next::Go(Some(limit)) => limit,
@@ -407,8 +415,11 @@ impl<S: UpdateSupplier> Run<'_, S> {
                 Next::End(reason) => return reason,
             };
             // A stop, a pause or a fault drops the call.
-            let call = pin!(self.source.next(limit));
-            match shared.unless_interrupted(call).await {
+            let fetched = {
+                let call = pin!(self.source.next(limit));
+                shared.unless_interrupted(call).await
+            };
+            match fetched {
                 Next::Go(Some(Ok(batch))) => {
                     if batch.len() > limit.get() {
                         debug!(
@@ -417,8 +428,13 @@ impl<S: UpdateSupplier> Run<'_, S> {
                             "the supplier returned more updates than asked for"
                         );
                     }
-                    // Before, so that time without updates is not taken for a standstill.
-                    shared.look();
+                    // Before, so that time without updates is not taken for a standstill. A moment
+                    // without them does not matter, and a look costs two locks.
+                    let answered = self.source.answered_at();
+                    if looked.is_none_or(|looked| answered > looked + GLANCE) {
+                        shared.look();
+                        looked = Some(answered);
+                    }
                     shared.sink.add(batch);
                 }
                 Next::Go(Some(Err(error))) => return Reason::Supply(error),
@@ -472,12 +488,24 @@ impl<S: UpdateSupplier> Run<'_, S> {
 }
 
 impl<U: Send + Sync + 'static> Shared<'_, U> {
+    /// How many updates to fetch, if nothing is in the way: the case that has to be fast.
+    fn room_at_once(self, warned: bool) -> Option<NonZeroUsize> {
+        // After a warning there is more to be looked at.
+        if warned {
+            return None;
+        }
+        {
+            let state = self.control.lock();
+            if state.stop.is_some() || state.paused {
+                return None;
+            }
+        }
+        self.sink.room_at_once()
+    }
+
     /// Waits while the run is paused.
     async fn permission(self) -> Next<()> {
-        if let Some(fault) = self.sink.halted() {
-            return Next::End(Reason::Fault(fault));
-        }
-        let permission = |state: &State<U>| {
+        let resumed = self.control.until(|state| {
             if state.stop.is_some() {
                 Some(Next::End(Reason::Requested))
             } else if state.paused {
@@ -485,13 +513,7 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
             } else {
                 Some(Next::Go(()))
             }
-        };
-        // Most often it is there, and nobody has to be registered for it.
-        let at_once = permission(&self.control.lock());
-        if let Some(next) = at_once {
-            return next;
-        }
-        let resumed = self.control.until(permission);
+        });
         match select(pin!(self.sink.fault()), pin!(resumed)).await {
             Either::Left((fault, _)) => Next::End(Reason::Fault(fault)),
             Either::Right((next, _)) => next,

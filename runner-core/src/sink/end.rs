@@ -4,7 +4,7 @@ use super::{
     node::{Cancel, State},
     order::{Chain, KeyOrder},
     outcome::{Ending, Fault, Unsettled},
-    queue::{Effects, Phase, Queue},
+    queue::{Alarm, Effects, Phase, Queue},
 };
 use crate::ticket::Ticket;
 
@@ -96,7 +96,8 @@ impl<U> Queue<U> {
             self.phase = Phase::Halted;
             self.abandon_unstarted();
         }
-        self.wake_alarmed(&mut effects.wakers);
+        self.alarms
+            .take(|alarm| matches!(alarm, Alarm::Fault), &mut effects.wakers);
     }
 
     /// Lists every update that has not been started, or waits for a retry, as abandoned.

@@ -138,6 +138,15 @@ impl<U: Send + Sync + 'static> Sink<U> {
         }
     }
 
+    /// How many updates to fetch now, unless there is a reason to wait, or to end.
+    pub(crate) fn room_at_once(&self) -> Option<NonZeroUsize> {
+        let queue = self.lock();
+        match &queue.fault {
+            None => queue.room(),
+            Some(_) => None,
+        }
+    }
+
     /// Resolves when nothing is held.
     pub(crate) async fn idle(&self) {
         self.wait(Interest::Idle, |queue| queue.is_empty().then_some(()))
@@ -247,28 +256,34 @@ impl<U: Send + Sync + 'static> Sink<U> {
     }
 
     /// Does what a change of the queue requires of the outside.
-    fn apply(self: &Arc<Self>, effects: Effects<U>) {
-        let Effects {
-            recruits,
-            wakers,
-            garbage,
-            fault,
-            stale,
-        } = effects;
-        drop(stale);
-        for waker in wakers {
+    fn apply(self: &Arc<Self>, mut effects: Effects<U>) {
+        self.carry_out(&mut effects);
+    }
+
+    /// The same, and leaves them empty for the next change.
+    #[inline]
+    fn carry_out(self: &Arc<Self>, effects: &mut Effects<U>) {
+        if !effects.is_quiet() {
+            self.carry_out_loud(effects);
+        }
+        // Last, because dropping an update may take its time.
+        if let Some(garbage) = effects.garbage.take() {
+            discard(garbage);
+        }
+    }
+
+    fn carry_out_loud(self: &Arc<Self>, effects: &mut Effects<U>) {
+        drop(effects.stale.take());
+        for waker in effects.wakers.drain(..) {
             waker.wake();
         }
-        for _ in 0..recruits {
+        for _ in 0..std::mem::take(&mut effects.recruits) {
             // The guard is made before the task, so that a task which is dropped unstarted still
             // gives its duty back.
             let duty = Duty::new(Arc::clone(self));
             self.runtime.spawn((self.work)(duty));
         }
-        if garbage.is_some() {
-            discard(garbage);
-        }
-        if fault.is_some() {
+        if let Some(fault) = effects.fault.take() {
             discard(fault);
         }
     }

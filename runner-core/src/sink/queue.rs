@@ -123,7 +123,6 @@ pub(crate) enum Alarm {
 
 /// An update to be handled now.
 pub(crate) struct Job<U> {
-    pub(crate) ticket: Ticket,
     pub(crate) delivery: Delivery<U>,
     pub(crate) preset: Option<Box<Cause>>,
 }
@@ -140,6 +139,14 @@ pub(crate) struct Effects<U> {
     pub(crate) fault: Option<Fault>,
     /// And dropping a waker may run code of the runtime.
     pub(crate) stale: Option<Waker>,
+}
+
+impl<U> Effects<U> {
+    /// Whether there is nothing to do but to drop an update, as mostly.
+    #[inline]
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.recruits == 0 && self.wakers.is_empty() && self.fault.is_none() && self.stale.is_none()
+    }
 }
 
 impl<U> Default for Effects<U> {
@@ -279,6 +286,9 @@ impl<U> Queue<U> {
     #[inline]
     pub(crate) fn recruit(&mut self) -> usize {
         let free = self.limits.workers.saturating_sub(self.hungry);
+        if free == 0 {
+            return 0;
+        }
         let recruits = self.startable().min(free);
         self.hungry += recruits;
         self.idle += recruits;
@@ -308,8 +318,12 @@ impl<U> Queue<U> {
             self.hungry -= 1;
             return None;
         }
-        let next = self.again.pop_front().or_else(|| self.ready.pop_front());
-        let index = next.expect("an update is startable");
+        let queue = if self.again.is_empty() {
+            &mut self.ready
+        } else {
+            &mut self.again
+        };
+        let index = queue.pop_front().expect("an update is startable");
         self.running += 1;
         self.claims += 1;
         let node = &mut self.nodes[index as usize];
@@ -319,13 +333,13 @@ impl<U> Queue<U> {
             index,
         };
         Some(Job {
-            ticket,
             delivery: node.share.clone().deliver(node.attempt, ticket),
             preset: node.preset.clone(),
         })
     }
 
     /// The handler waits for something: start its clock, and pass the duty on if it has it.
+    #[inline]
     pub(crate) fn pend(
         &mut self,
         ticket: Ticket,
@@ -333,25 +347,24 @@ impl<U> Queue<U> {
         timeout: Timeout,
         now: impl FnOnce() -> Instant,
         hungry: &mut bool,
-    ) -> (Option<Cancel>, Effects<U>) {
-        let mut effects = Effects::default();
+        effects: &mut Effects<U>,
+    ) -> Option<Cancel> {
         let limit = match timeout {
             Timeout::Shared => self.limits.timeout,
             Timeout::Own => Some(POLICY_TIMEOUT),
         };
         let Some(node) = self.node(ticket) else {
-            return (Some(Cancel::Abandon), effects);
+            return Some(Cancel::Abandon);
         };
         if node.cancel.is_some() {
-            return (node.cancel, effects);
+            return node.cancel;
         }
         node.waker = Some(waker.clone());
         node.pended = true;
         if let Some(limit) = limit {
             self.start_clock(ticket, limit, timeout, now());
-            let moved = self.nodes[ticket.index as usize].clock == Clock::Moved;
-            if moved || self.oldest == ticket.index {
-                self.wake_alarmed(&mut effects.wakers);
+            if let Some(deadline) = self.nodes[ticket.index as usize].deadline {
+                self.wake_before(deadline, &mut effects.wakers);
             }
         }
         if std::mem::take(hungry) {
@@ -359,7 +372,7 @@ impl<U> Queue<U> {
             effects.recruits = self.recruit();
         }
         self.wake_satisfied(&mut effects.wakers);
-        (None, effects)
+        None
     }
 
     /// Whether a handler that is polled again must be dropped instead; renews its waker.
@@ -407,8 +420,8 @@ impl<U> Queue<U> {
         claim: bool,
         now: impl FnOnce() -> Instant,
         hungry: &mut bool,
-    ) -> (Option<Job<U>>, Effects<U>) {
-        let mut effects = Effects::default();
+        effects: &mut Effects<U>,
+    ) -> Option<Job<U>> {
         self.stop_clock(ticket.index);
         match self.nodes[ticket.index as usize].state {
             State::Detached => self.detached -= 1,
@@ -416,37 +429,39 @@ impl<U> Queue<U> {
         }
         match outcome {
             Outcome::Retry { after } if self.may_retry(ticket.index) => {
-                self.retry(ticket, after, now());
-                self.wake_alarmed(&mut effects.wakers);
+                let due = self.retry(ticket, after, now());
+                self.wake_before(due, &mut effects.wakers);
             }
             // It had its one attempt after the stop, and has failed.
             Outcome::Retry { .. } if self.phase == Phase::Stopping => {
-                self.release(ticket, Ending::Failed, now, &mut effects);
+                self.release(ticket, Ending::Failed, now, effects);
             }
             // Nobody has given it up.
-            Outcome::Retry { .. } => self.release(ticket, Ending::Abandoned, now, &mut effects),
-            Outcome::Done => self.release(ticket, Ending::Finished, now, &mut effects),
-            Outcome::GivenUp(ending) => self.release(ticket, ending, now, &mut effects),
-            Outcome::Abandoned => self.release(ticket, Ending::Abandoned, now, &mut effects),
+            Outcome::Retry { .. } => self.release(ticket, Ending::Abandoned, now, effects),
+            Outcome::Done => self.release(ticket, Ending::Finished, now, effects),
+            Outcome::GivenUp(ending) => self.release(ticket, ending, now, effects),
+            Outcome::Abandoned => self.release(ticket, Ending::Abandoned, now, effects),
             Outcome::Stop { cause } => {
                 // Its successors must not overtake it: it comes first when the run is repeated.
-                self.halt(Fault::Policy { cause }, &mut effects);
-                self.release(ticket, Ending::Abandoned, now, &mut effects);
+                self.halt(Fault::Policy { cause }, effects);
+                self.release(ticket, Ending::Abandoned, now, effects);
             }
         }
-        let mut job = None;
-        if claim {
-            *hungry = *hungry || self.take_duty();
-            if *hungry {
-                job = self.take();
-                *hungry = job.is_some();
-            }
-        } else if *hungry {
-            self.idle += 1;
-        }
+        let job = if claim {
+            let job = if *hungry || self.take_duty() {
+                self.take()
+            } else {
+                None
+            };
+            *hungry = job.is_some();
+            job
+        } else {
+            self.idle += usize::from(*hungry);
+            None
+        };
         effects.recruits = self.recruit();
         self.wake_satisfied(&mut effects.wakers);
-        (job, effects)
+        job
     }
 
     /// Whether a task whose handler has waited may start the next update.
@@ -562,6 +577,9 @@ impl<U> Queue<U> {
         let room = self.room().is_some();
         let choked = self.is_choked();
         let idle = self.nodes.is_empty();
+        if !(room || choked || idle) {
+            return;
+        }
         self.waiters.take(
             |interest| match interest {
                 Interest::Room => room,
@@ -572,17 +590,12 @@ impl<U> Queue<U> {
         );
     }
 
-    /// Collects the wakers of all whose alarm has gone off: after a halt, and after the next
-    /// deadline may have become an earlier one.
-    pub(super) fn wake_alarmed(&mut self, wakers: &mut Vec<Waker>) {
-        let fault = self.fault.is_some();
-        let deadline = self.next_deadline();
+    /// Collects the waker of the clock if it is set for later than this new deadline.
+    pub(super) fn wake_before(&mut self, deadline: Instant, wakers: &mut Vec<Waker>) {
         self.alarms.take(
             |alarm| match alarm {
-                Alarm::Fault => fault,
-                Alarm::Deadline(armed) => {
-                    deadline.is_some_and(|next| armed.is_none_or(|armed| next < armed))
-                }
+                Alarm::Fault => false,
+                Alarm::Deadline(armed) => armed.is_none_or(|armed| deadline < armed),
             },
             wakers,
         );
@@ -599,7 +612,6 @@ impl<U> Queue<U> {
     ) {
         let mut node = self.nodes.remove(ticket.index as usize);
         effects.stale = node.waker.take();
-        let started = node.was_handled(true);
         let Self {
             order,
             nodes,
@@ -648,6 +660,7 @@ impl<U> Queue<U> {
             Ending::Abandoned => &mut counters.abandoned,
         } += 1;
         if ending == Ending::Abandoned {
+            let started = node.was_handled(true);
             self.abandoned.push(Unsettled {
                 share: node.share,
                 seq: node.seq,
@@ -669,7 +682,9 @@ impl<U> Queue<U> {
     }
 
     /// Keeps an update, its keys and its place, for another attempt.
-    fn retry(&mut self, ticket: Ticket, after: Duration, now: Instant) {
+    ///
+    /// Returns when that is due.
+    fn retry(&mut self, ticket: Ticket, after: Duration, now: Instant) -> Instant {
         let stopping = self.phase == Phase::Stopping;
         self.counters.retried += 1;
         self.waiting += 1;
@@ -682,10 +697,12 @@ impl<U> Queue<U> {
         node.last_chance = stopping;
         if stopping {
             self.retry_now(ticket);
+            now
         } else {
             // Beyond what the clock can express, it waits until the runner stops.
             let due = now.checked_add(after).unwrap_or_else(|| far_future(now));
             self.retries.insert((due, ticket));
+            due
         }
     }
 

@@ -378,11 +378,11 @@ impl Bench {
 
     /// Notes what the queue gave to a task, and that it may.
     fn claimed(&mut self, task: usize, job: Option<Job<u64>>) {
-        self.tasks[task].ticket = job.as_ref().map(|job| job.ticket);
+        self.tasks[task].ticket = job.as_ref().map(|job| job.delivery.ticket());
         let Some(job) = job else {
             return;
         };
-        let seq = job.ticket.seq;
+        let seq = job.delivery.ticket().seq;
         assert_eq!(*job.delivery, seq);
         assert!(
             self.tasks[task].hungry,
@@ -408,7 +408,10 @@ impl Bench {
         let now = self.now;
         let mut hungry = self.tasks[task].hungry;
         let waker = Waker::noop();
-        let (cancel, effects) = self.queue.pend(ticket, waker, timeout, || now, &mut hungry);
+        let mut effects = Effects::default();
+        let cancel = self
+            .queue
+            .pend(ticket, waker, timeout, || now, &mut hungry, &mut effects);
         let limit = match timeout {
             Timeout::Shared => self.setup.timeout.map(ms),
             Timeout::Own => Some(Duration::from_secs(30)),
@@ -522,9 +525,10 @@ impl Bench {
         }
 
         let mut hungry = self.tasks[task].hungry;
-        let (job, effects) = self
+        let mut effects = Effects::default();
+        let job = self
             .queue
-            .settle(ticket, outcome, true, || now, &mut hungry);
+            .settle(ticket, outcome, true, || now, &mut hungry, &mut effects);
         assert_eq!(hungry, job.is_some());
         self.tasks[task].hungry = hungry;
         self.claimed(task, job);

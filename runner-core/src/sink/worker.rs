@@ -17,7 +17,7 @@ use super::{
     Sink,
     node::Cancel,
     outcome::{Ending, Outcome},
-    queue::{Job, Timeout},
+    queue::{Effects, Job, Timeout},
 };
 use crate::{
     BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
@@ -103,6 +103,8 @@ impl<U: Send + Sync + 'static> Duty<U> {
         F: Future<Output = Result<(), E>>,
         E: Into<BoxError>,
     {
+        let mut effects = Effects::default();
+        let effects = &mut effects;
         let mut next = if handler.is_some() {
             // It has waited for something, and is woken.
             let ended = match self.check(cx) {
@@ -114,18 +116,15 @@ impl<U: Send + Sync + 'static> Duty<U> {
             };
             drop_pinned(handler.as_mut());
             match ended {
-                Ended::Outcome(outcome) => self.settle(outcome),
+                Ended::Outcome(outcome) => self.settle(outcome, effects),
                 Ended::Failed(cause) => return Poll::Ready(Some(cause)),
             }
         } else if let Some(outcome) = self.decided.take() {
-            self.settle(*outcome)
+            self.settle(*outcome, effects)
         } else {
             self.claim()
         };
-        while let Some(Job {
-            delivery, preset, ..
-        }) = next
-        {
+        while let Some(Job { delivery, preset }) = next {
             if let Some(cause) = preset {
                 // No handler takes it, and dropping an update runs code of the user.
                 discard(delivery);
@@ -137,14 +136,14 @@ impl<U: Send + Sync + 'static> Duty<U> {
             });
             let ended = match ended(polled) {
                 Poll::Ready(ended) => ended,
-                Poll::Pending => match self.pend(cx, Timeout::Shared) {
+                Poll::Pending => match self.pend(cx, Timeout::Shared, effects) {
                     None => return Poll::Pending,
                     Some(cancel) => cancel.into(),
                 },
             };
             drop_pinned(handler.as_mut());
             match ended {
-                Ended::Outcome(outcome) => next = self.settle(outcome),
+                Ended::Outcome(outcome) => next = self.settle(outcome, effects),
                 Ended::Failed(cause) => return Poll::Ready(Some(cause)),
             }
         }
@@ -170,7 +169,7 @@ impl<U: Send + Sync + 'static> Duty<U> {
             waker.wake();
         }
         self.hungry = job.is_some();
-        self.current = job.as_ref().map(|job| job.ticket);
+        self.current = job.as_ref().map(|job| job.delivery.ticket());
         job
     }
 
@@ -178,8 +177,7 @@ impl<U: Send + Sync + 'static> Duty<U> {
     ///
     /// `None` while the task has the duty still: it has started enough, and others may have the
     /// thread.
-    #[inline]
-    fn settle(&mut self, outcome: Outcome) -> Option<Job<U>> {
+    fn settle(&mut self, outcome: Outcome, effects: &mut Effects<U>) -> Option<Job<U>> {
         let ticket = self
             .current
             .take()
@@ -191,16 +189,11 @@ impl<U: Send + Sync + 'static> Duty<U> {
             self.budget = BUDGET;
         }
         let mut queue = self.sink.lock();
-        let (job, effects) = queue.settle(
-            ticket,
-            outcome,
-            claim,
-            || self.sink.runtime.now(),
-            &mut self.hungry,
-        );
+        let now = || self.sink.runtime.now();
+        let job = queue.settle(ticket, outcome, claim, now, &mut self.hungry, effects);
         drop(queue);
-        self.current = job.as_ref().map(|job| job.ticket);
-        self.sink.apply(effects);
+        self.current = job.as_ref().map(|job| job.delivery.ticket());
+        self.sink.carry_out(effects);
         job
     }
 
@@ -258,7 +251,7 @@ impl<U: Send + Sync + 'static> Duty<U> {
                 Ok(Poll::Pending) if pending => Poll::Pending,
                 Ok(Poll::Pending) => {
                     pending = true;
-                    match self.pend(cx, Timeout::Own) {
+                    match self.pend(cx, Timeout::Own, &mut Effects::default()) {
                         Some(cancel) => Poll::Ready(Heard::Cancelled(cancel)),
                         None => Poll::Pending,
                     }
@@ -271,13 +264,18 @@ impl<U: Send + Sync + 'static> Duty<U> {
     }
 
     /// The future waits for the first time.
-    fn pend(&mut self, cx: &Context<'_>, timeout: Timeout) -> Option<Cancel> {
+    fn pend(
+        &mut self,
+        cx: &Context<'_>,
+        timeout: Timeout,
+        effects: &mut Effects<U>,
+    ) -> Option<Cancel> {
         let ticket = self.current.expect("a driven future belongs to an update");
         let now = || self.sink.runtime.now();
         let mut queue = self.sink.lock();
-        let (cancel, effects) = queue.pend(ticket, cx.waker(), timeout, now, &mut self.hungry);
+        let cancel = queue.pend(ticket, cx.waker(), timeout, now, &mut self.hungry, effects);
         drop(queue);
-        self.sink.apply(effects);
+        self.sink.carry_out(effects);
         cancel
     }
 

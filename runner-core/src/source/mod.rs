@@ -87,12 +87,15 @@ pub struct Source<S> {
     /// Outlives a dropped `next`: pausing and resuming is no way around it.
     rest: Option<Rest>,
     journal: Journal,
+    /// When the last call was answered with updates, or when this was made.
+    answered_at: Instant,
 }
 
 impl<S: UpdateSupplier> Source<S> {
     /// A source of what `supplier` supplies.
     pub fn new(runtime: Arc<dyn Runtime>, supplier: S, options: SourceOptions) -> Self {
         Self {
+            answered_at: runtime.now(),
             runtime,
             supplier,
             status: Status::new(),
@@ -226,6 +229,11 @@ impl<S: UpdateSupplier> Source<S> {
         self.pace = Pace::new(options.balance, options.max_delay);
     }
 
+    /// When the last call was answered.
+    pub(crate) fn answered_at(&self) -> Instant {
+        self.answered_at
+    }
+
     pub(crate) fn status(&self) -> Status {
         self.status.clone()
     }
@@ -304,6 +312,7 @@ impl<S: UpdateSupplier> Source<S> {
     }
 
     fn answered(&mut self, count: usize, limit: NonZeroUsize, asked: Instant, now: Instant) {
+        self.answered_at = now;
         self.retry.succeeded();
         self.journal.answered(now);
         let took = now.saturating_duration_since(asked);
