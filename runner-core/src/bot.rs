@@ -21,45 +21,16 @@ use crate::{
 ///
 /// ```
 /// # #[cfg(feature = "test-util")] {
-/// use std::{convert::Infallible, sync::Arc, time::Duration};
-/// use runner_core::{
-///     Bot, BoxError, Delivery, GetUpdates, Key, UpdatesRequest, testing::SimRuntime,
-/// };
+/// use std::{sync::Arc, time::Duration};
+/// use runner_core::{Bot, Delivery, testing::{FakeApi, SimRuntime}};
 ///
-/// /// A server with three updates.
-/// struct Three;
-///
-/// impl GetUpdates for Three {
-///     type Raw = i64;
-///     type Update = i64;
-///     type Error = Infallible;
-///
-///     async fn get_updates(&mut self, request: &UpdatesRequest) -> Result<Vec<i64>, Infallible> {
-///         Ok((request.offset.unwrap_or(0)..3).collect())
-///     }
-///
-///     async fn delete_webhook(&mut self, _drop_pending_updates: bool) -> Result<(), Infallible> {
-///         Ok(())
-///     }
-///
-///     fn update_id(raw: &i64) -> i64 {
-///         *raw
-///     }
-///
-///     fn default_key(_raw: &i64) -> Option<Key> {
-///         None
-///     }
-///
-///     fn decode(raw: Delivery<i64>) -> Result<Delivery<i64>, BoxError> {
-///         Ok(raw)
-///     }
-/// }
-///
-/// let bot = Bot::for_each(Three, async |update: Delivery<i64>| {
+/// let sim = SimRuntime::new(1);
+/// // For a real one, take `BotApi` of `runner-http`.
+/// let api = FakeApi::of_ids([0, 1, 2]).runtime(Arc::new(sim.clone()));
+/// let bot = Bot::for_each(api, async |update: Delivery<i64>| {
 ///     println!("update {}", *update);
 /// });
 ///
-/// let sim = SimRuntime::new(1);
 /// let handle = bot.into_runner(Arc::new(sim.clone())).start();
 /// sim.advance(Duration::from_secs(5));
 /// let report = sim.block_on(handle.stop()).unwrap();

@@ -49,6 +49,13 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
     /// The report then lists every update that was abandoned, and comes at most one second after
     /// `limit`, even if handlers do not end. `Duration::ZERO` cancels at once. Of several limits the
     /// earliest counts.
+    ///
+    /// With the concurrent sink, the default, an abandoned update of the Bot API is usually
+    /// [`Fate::Lost`](crate::Fate::Lost): while its handler ran, the next poll went out, and that
+    /// makes the server forget it. The report then holds the only copy, so store it. Where that must
+    /// not happen, take [`SinkOptions::sequential`](crate::SinkOptions::sequential) or
+    /// [`batch`](crate::SinkOptions::batch), which poll only when everything is settled: what they
+    /// abandon is [`Fate::Redelivered`](crate::Fate::Redelivered).
     pub fn stop_within(&self, limit: Duration) -> Stopped<U> {
         let stopped = self.task();
         // A limit beyond what the clock can express is none.
