@@ -4,8 +4,9 @@ use std::{fmt, marker::PhantomData, num::NonZeroUsize, sync::Arc, time::Duration
 
 use crate::{
     BoxError, Delivery, ErrorPolicy, FetchOptions, GetUpdates, HandlerOutput, Key, Runner, Runtime,
-    SinkOptions, SkipFailed, SourceOptions, Undecodable, UpdateConsumer, UpdateFetcher,
+    SinkOptions, SkipFailed, SourceOptions, Undecodable, UpdateConsumer, UpdateFetcher, UpdateSink,
     sink::{DecideBoxed, KeysOf},
+    update_sink::{Gather, Gathering},
 };
 
 /// What a bot is made of: an API to poll and a handler for its updates.
@@ -49,6 +50,7 @@ pub struct Bot<G: GetUpdates, C> {
     sink: SinkOptions,
     source: SourceOptions,
     fetch: FetchOptions,
+    gathering: Option<Arc<dyn Gathering>>,
 }
 
 impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
@@ -66,6 +68,7 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
             sink: SinkOptions::default(),
             source: SourceOptions::default(),
             fetch: FetchOptions::default(),
+            gathering: None,
         }
     }
 
@@ -145,6 +148,7 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
             sink,
             source,
             fetch,
+            gathering,
         } = self;
         let fetcher = UpdateFetcher::new(Arc::clone(&runtime), api).options(fetch);
         let consumer = Decode::<G, C> {
@@ -156,6 +160,9 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
             .source(source);
         runner.keys = keys;
         runner.policy = policy;
+        if let Some(gathering) = gathering {
+            runner.attach(gathering);
+        }
         runner
     }
 }
@@ -186,6 +193,19 @@ impl<G: GetUpdates> Bot<G, ()> {
         Fut: Future<Output: HandlerOutput> + Send,
     {
         Bot::new(api, move |update| handler(state.clone(), update))
+    }
+
+    /// A bot that handles the updates of `api` with a sink of your own, in groups; see
+    /// [`Runner::with_sink`].
+    pub fn with_sink(
+        api: G,
+        sink: impl UpdateSink<G::Update>,
+    ) -> Bot<G, impl UpdateConsumer<G::Update>> {
+        let gather = Gather::new(sink);
+        let gathering = gather.gathering();
+        let mut bot = Bot::new(api, gather);
+        bot.gathering = Some(gathering);
+        bot
     }
 }
 

@@ -20,6 +20,7 @@ mod supply;
 pub mod testing;
 mod ticket;
 mod trace;
+mod update_sink;
 
 pub use self::{
     bot::Bot,
@@ -37,4 +38,5 @@ pub use self::{
     sink::{Counters, InFlight, LatencySummary, OnTimeout, Progress, SinkOptions},
     source::{Backoff, RetryPolicy, Source, SourceError, SourceHandle, SourceOptions},
     supply::{BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier},
+    update_sink::{BoxSink, Lease, SinkError, UpdateSink},
 };

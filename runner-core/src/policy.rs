@@ -28,12 +28,28 @@ pub enum Cause {
 
 impl Cause {
     pub(crate) fn from_error(error: BoxError) -> Self {
-        match error.downcast::<Undecodable>() {
-            Ok(undecodable) => Self::Undecodable(undecodable.0.into()),
+        let error = match error.downcast::<Undecodable>() {
+            Ok(undecodable) => return Self::Undecodable(undecodable.0.into()),
+            Err(error) => error,
+        };
+        match error.downcast::<Panicked>() {
+            Ok(panicked) => Self::Panic(panicked.0),
             Err(error) => Self::Error(error.into()),
         }
     }
 }
+
+/// How a consumer of the core passes on a panic that it has caught.
+#[derive(Debug)]
+pub(crate) struct Panicked(pub(crate) Arc<str>);
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Panicked {}
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
