@@ -20,6 +20,30 @@ use crate::{InFlight, panics::discard};
 /// Controls a runner and looks inside it. Cheap to clone.
 ///
 /// Dropping handles stops nothing. All methods may be called from any thread and return at once.
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use std::{sync::Arc, time::Duration};
+/// use runner_core::{Bot, Delivery, RunState, testing::{FakeApi, SimRuntime}};
+///
+/// let sim = SimRuntime::new(1);
+/// let runtime = Arc::new(sim.clone());
+/// let api = FakeApi::of_ids([1, 2]).runtime(runtime.clone());
+/// let bot = Bot::for_each(api, async |_: Delivery<i64>| {});
+/// let handle = bot.into_runner(runtime).start();
+///
+/// sim.advance(Duration::from_secs(1));
+/// assert!(handle.health().is_live());
+/// assert_eq!(handle.stats().counters.finished, 2);
+///
+/// handle.pause();
+/// assert_eq!(handle.health().state, RunState::Paused);
+///
+/// let report = sim.block_on(handle.stop_within(Duration::from_secs(30))).unwrap();
+/// println!("{report}");
+/// assert!(!handle.is_running());
+/// # }
+/// ```
 pub struct RunnerHandle<U: Send + Sync + 'static> {
     control: Arc<Control<U>>,
 }

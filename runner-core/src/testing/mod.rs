@@ -1,5 +1,7 @@
 //! For tests: a simulated runtime, a Bot API in memory, a scripted supplier, a recording consumer, and a
 //! suite for runtimes.
+//!
+//! Needs the feature `test-util`.
 
 pub mod conformance;
 mod fake_api;
