@@ -3,6 +3,8 @@
 //!
 //! Knows no executor, no socket and no JSON.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod bot;
 mod consume;
 mod delivery;
@@ -38,3 +40,8 @@ pub use self::{
     source::{Backoff, RetryPolicy, Source, SourceError, SourceHandle, SourceOptions},
     supply::{BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier},
 };
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

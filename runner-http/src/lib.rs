@@ -3,10 +3,13 @@
 //! [`BotApi`] calls any method and is where the runner gets its updates. It knows no executor; what
 //! moves the bytes is an [`HttpClient`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod api;
 mod base_url;
 mod classify;
 mod client;
+mod env;
 mod envelope;
 mod error;
 mod get_updates;
@@ -29,6 +32,7 @@ pub use self::{
     api::BotApi,
     base_url::BaseUrlError,
     client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits},
+    env::EnvError,
     error::{ApiError, Body, ErrorParameters},
     get_updates::TypedUpdates,
     header::Header,
@@ -38,3 +42,8 @@ pub use self::{
     token::{Token, TokenError},
     update::{Command, Update},
 };
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -5,6 +5,8 @@
 //! ([`FaultPlan`]). It has threads of its own, so it serves bots on any runtime, or in any language:
 //! all of it can be used over HTTP as well, see [`control`].
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub mod control;
 
 mod builder;
@@ -30,3 +32,8 @@ pub use params::{File, Params};
 pub use record::{Call, Connections, Poll, PollAnswer, Snapshot};
 pub use server::LocalServer;
 pub use traffic::{Traffic, TrafficUpdate};
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
