@@ -115,6 +115,7 @@ mod guide {
         Consumer: "../../docs/consumer.md",
         RuntimeChapter: "../../docs/runtime.md",
         HttpClientChapter: "../../docs/http-client.md",
+        Clients: "../../docs/clients.md",
         Migrating: "../../docs/migrating.md",
     }
 }
