@@ -1,87 +1,20 @@
 //! The program `bot-api-local`, driven as a person or a script does, with a real bot on the other side.
 
+mod program;
+
 use std::{
-    io::{BufRead, BufReader, Write},
-    process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, channel},
+    process::{Command, Stdio},
     thread,
-    time::Duration,
 };
 
+use program::Program;
 use runner::{ApiError, Bot, BotApi, Delivery, Incoming, RunnerHandle, Update, UpdateKind};
 use serde_json::{Value, json};
 
-/// Only a test that fails waits for so long.
-const SOON: Duration = Duration::from_secs(60);
-
-struct Program {
-    child: Child,
-    input: Option<ChildStdin>,
-    output: Receiver<String>,
-}
-
-impl Program {
-    fn start(args: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bot-api-local"))
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, output) = channel();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        thread::spawn(move || {
-            lines
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(line))
-        });
-        Self {
-            input: child.stdin.take(),
-            child,
-            output,
-        }
-    }
-
-    /// Starts it on a port of the system's choice; returns the API of a bot that was told what it
-    /// prints.
-    fn with_api() -> (Self, BotApi) {
-        let program = Self::start(&[]);
-        let line = program.line("export ");
-        let value = |name: &str| {
-            let (_, rest) = line.split_once(name).unwrap();
-            rest.split(' ').next().unwrap().to_owned()
-        };
-        let api = BotApi::new(value("BOT_TOKEN=")).unwrap();
-        let api = api.base_url(value("BOT_API_URL=")).unwrap();
-        (program, api)
-    }
-
-    fn type_line(&mut self, line: &str) {
-        let input = self.input.as_mut().expect("the input is open");
-        writeln!(input, "{line}").unwrap();
-    }
-
-    /// The next line that contains `part`.
-    fn line(&self, part: &str) -> String {
-        let mut passed = Vec::new();
-        loop {
-            let line = self.output.recv_timeout(SOON);
-            let line = line.unwrap_or_else(|_| panic!("no {part:?} came, but {passed:?}"));
-            if line.contains(part) {
-                return line;
-            }
-            passed.push(line);
-        }
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ended = self.child.kill();
-        let _status = self.child.wait();
-    }
+fn with_api() -> (Program, BotApi) {
+    let (program, url, token) = Program::with_environment();
+    let api = BotApi::new(token).unwrap().base_url(url).unwrap();
+    (program, api)
 }
 
 async fn reply(api: BotApi, update: Delivery<Update>) -> Result<(), ApiError> {
@@ -143,7 +76,7 @@ impl Drop for Stop {
 
 #[test]
 fn what_is_typed_reaches_the_bot_and_its_answers_are_shown() {
-    let (mut program, api) = Program::with_api();
+    let (mut program, api) = with_api();
     program.type_line("/help");
     program.line("/callback DATA");
     program.type_line("/edit nothing");
@@ -179,7 +112,7 @@ fn what_is_typed_reaches_the_bot_and_its_answers_are_shown() {
 
 #[test]
 fn a_fault_hits_the_next_call() {
-    let (mut program, api) = Program::with_api();
+    let (mut program, api) = with_api();
     program.type_line("/fault 401");
     program.type_line("/pending");
     program.line("0 unconfirmed");
@@ -200,7 +133,7 @@ fn a_fault_hits_the_next_call() {
 
 #[test]
 fn it_serves_on_when_its_input_has_ended() {
-    let (mut program, api) = Program::with_api();
+    let (mut program, api) = with_api();
     program.type_line("hello");
     drop(program.input.take());
     let (mut program, finished) = with_bot(api, program, |program| {
