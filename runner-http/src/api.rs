@@ -62,9 +62,8 @@ impl BotApi {
     /// The bot whose token is in this environment variable, over the default client.
     ///
     /// The server is the one in the variable `BOT_API_URL`, if it is set and not empty, as by
-    /// [`base_url`](Self::base_url): a local server for a try, or a Bot API server of your own. Whoever
-    /// sets it has the token beside it, so it says nothing about where the token goes that the
-    /// environment does not know anyway.
+    /// [`base_url`](Self::base_url): a local server for a try, or a Bot API server of your own. Who can
+    /// set it can read the token anyway, which is in the same environment.
     ///
     /// # Errors
     ///

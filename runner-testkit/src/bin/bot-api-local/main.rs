@@ -84,8 +84,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         written: None,
     };
     let is_terminal = io::stdin().is_terminal();
-    for line in io::stdin().lock().lines() {
-        match Command::parse(&line?) {
+    for line in io::stdin().lock().split(b'\n') {
+        let line = line?;
+        match Command::parse(&String::from_utf8_lossy(&line)) {
             Ok(Command::Quit) => return Ok(()),
             Ok(command) => console.carry_out(command),
             Err(reason) => say(&reason),
