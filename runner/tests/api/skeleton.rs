@@ -166,8 +166,8 @@ impl Names {
 
     fn strip(&self, mut item: Item) -> Option<Item> {
         match &mut item {
-            Item::Const(item) if is_public(&item.vis) => item.expr = Box::new(parse_quote!(_)),
-            Item::Static(item) if is_public(&item.vis) => item.expr = Box::new(parse_quote!(_)),
+            Item::Const(item) if is_public(&item.vis) => *item.expr = parse_quote!(_),
+            Item::Static(item) if is_public(&item.vis) => *item.expr = parse_quote!(_),
             Item::Enum(item) if is_public(&item.vis) => {
                 for variant in &mut item.variants {
                     strip_attrs(&mut variant.attrs);
