@@ -1,0 +1,30 @@
+//! Load: bots that are processes of their own, so that what they use can be read from outside.
+//!
+//! `RUNNER_SOAK_SECONDS=600` makes the soak long.
+#![cfg(target_os = "linux")]
+
+mod child;
+mod ledger;
+mod soak;
+mod usage;
+
+macro_rules! everywhere {
+    ($($place:ident)*) => {$(
+        mod $place {
+            use super::*;
+
+            #[test]
+            fn nothing_grows_under_load_and_faults() {
+                soak::nothing_grows_under_load_and_faults(stringify!($place));
+            }
+        }
+    )*};
+}
+
+everywhere! { ureq_on_tokio hyper_on_smol }
+
+/// What the tests above start in processes of their own.
+#[test]
+fn child() {
+    child::main();
+}
