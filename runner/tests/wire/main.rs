@@ -3,6 +3,7 @@
 //!
 //! `RUNNER_WIRE_UPDATES=5000` makes it long.
 
+mod abandoned;
 mod cases;
 #[cfg(unix)]
 mod ends;
@@ -77,6 +78,26 @@ macro_rules! everywhere {
             #[test]
             fn a_bot_killed_while_it_waits_loses_and_repeats_nothing() {
                 kill::a_bot_that_waits(stringify!($place));
+            }
+
+            #[test]
+            fn a_full_bot_says_what_it_abandons() {
+                abandoned::a_full_bot(&Place::$on(), $client::new);
+            }
+
+            #[test]
+            fn a_bot_that_waits_says_what_it_abandons() {
+                abandoned::a_bot_that_waits(&Place::$on(), $client::new);
+            }
+
+            #[test]
+            fn a_sequential_bot_says_what_it_abandons() {
+                abandoned::a_sequential_bot(&Place::$on(), $client::new);
+            }
+
+            #[test]
+            fn a_batch_bot_says_what_it_abandons() {
+                abandoned::a_batch_bot(&Place::$on(), $client::new);
             }
 
             #[test]
