@@ -18,7 +18,7 @@ use runner::{
     http::{HyperClient, UreqClient},
 };
 
-use crate::{soak, usage::Usage};
+use crate::{in_flight, soak, usage::Usage};
 
 /// What is to be done, and where: a client and a runtime.
 const TASK: &str = "RUNNER_LOAD_TASK";
@@ -51,6 +51,7 @@ pub(crate) fn main() {
     match (&*task, client) {
         ("soak", "ureq") => soak::bot::run(runtime, UreqClient::new()),
         ("soak", "hyper") => soak::bot::run(runtime, HyperClient::new()),
+        ("in_flight", _) => in_flight::run(&runtime),
         other => panic!("nobody does {other:?}"),
     }
 }

@@ -1,9 +1,10 @@
 //! Load: bots that are processes of their own, so that what they use can be read from outside.
 //!
-//! `RUNNER_SOAK_SECONDS=600` makes the soak long.
+//! `RUNNER_SOAK_SECONDS=600` makes the soak long, `RUNNER_LOAD_IN_FLIGHT=1000000` the rest large.
 #![cfg(target_os = "linux")]
 
 mod child;
+mod in_flight;
 mod ledger;
 mod soak;
 mod usage;
@@ -16,6 +17,11 @@ macro_rules! everywhere {
             #[test]
             fn nothing_grows_under_load_and_faults() {
                 soak::nothing_grows_under_load_and_faults(stringify!($place));
+            }
+
+            #[test]
+            fn all_of_very_many_are_handled_at_once() {
+                in_flight::all_of_very_many_are_handled_at_once(stringify!($place));
             }
         }
     )*};
