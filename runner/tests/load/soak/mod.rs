@@ -104,7 +104,7 @@ fn always() -> FaultPlan {
 }
 
 /// What goes wrong with polls, one after the other; a short soak is content with the first few.
-const KINDS: [Fault; 11] = [
+const KINDS: [Fault; 10] = [
     Fault::BadGateway,
     Fault::HalfOpen,
     Fault::Reset,
@@ -113,7 +113,6 @@ const KINDS: [Fault; 11] = [
     Fault::CloseUnanswered,
     Fault::Close,
     Fault::EmptyBody,
-    Fault::Oversized,
     Fault::WrongLength,
     Fault::InternalError,
 ];
