@@ -212,6 +212,10 @@ fn at_the_bound_intake_stops_and_no_more_is_held() {
     assert!(seen.most_held > MAX_WAITING, "{}", seen.most_held);
     assert!(seen.most_held <= bound, "{}", seen.most_held);
 
+    // It goes on by half a batch at a time, and not by a call for each update that was handled.
+    let calls = hot() / (BATCH / 2) + seen.others.len();
+    assert!(seen.calls <= calls, "{} calls", seen.calls);
+
     // A supplier cannot be read selectively: who sends something while it stands still waits until
     // all that was sent before is taken, and no longer.
     let taken = WORK * u32::try_from(hot() - MAX_WAITING + BATCH).unwrap();
