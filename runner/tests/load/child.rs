@@ -1,7 +1,8 @@
 //! A test in a process of its own, seen from both sides.
 //!
 //! What it is told stands in its environment and then on its standard input, whose end it waits
-//! for; so it ends with its parent, too. What it finds out it prints as `found name=number …`.
+//! for; so it ends with its parent, too. What it finds out it prints as `found name=number …`, and what
+//! it has allocated as `allocated number`, once a second.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +12,8 @@ use std::{
     panic,
     process::{Child as Process, ChildStdin, Command, Stdio},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use runner::{
@@ -18,7 +21,10 @@ use runner::{
     http::{HyperClient, UreqClient},
 };
 
-use crate::{in_flight, soak, usage::Usage};
+use crate::{
+    in_flight, soak,
+    usage::{Usage, allocated},
+};
 
 /// What is to be done, and where: a client and a runtime.
 const TASK: &str = "RUNNER_LOAD_TASK";
@@ -76,6 +82,24 @@ pub(crate) fn found<const N: usize>(numbers: [(&str, u64); N]) {
     println!();
 }
 
+/// Says once a second how many bytes are allocated.
+pub(crate) fn tell_allocated() {
+    thread::spawn(|| {
+        loop {
+            thread::sleep(Duration::from_secs(1));
+            println!("\nallocated {}", allocated());
+        }
+    });
+}
+
+/// What a process has found out.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    pub(crate) numbers: BTreeMap<String, u64>,
+    /// Bytes allocated, once a second.
+    pub(crate) allocated: Vec<u64>,
+}
+
 /// The process, seen from its parent.
 pub(crate) struct Child {
     process: Process,
@@ -114,17 +138,20 @@ impl Child {
     }
 
     /// Waits for its end and gives what it has found out.
-    pub(crate) fn end(mut self) -> BTreeMap<String, u64> {
+    pub(crate) fn end(mut self) -> Found {
         let output = BufReader::new(self.process.stdout.take().unwrap());
-        let mut found = BTreeMap::new();
+        let mut found = Found::default();
         let mut rest = String::new();
         for line in output.lines().map(Result::unwrap) {
-            match line.strip_prefix("found ") {
-                Some(numbers) => found.extend(numbers.split(' ').map(|number| {
+            if let Some(bytes) = line.strip_prefix("allocated ") {
+                found.allocated.push(bytes.parse().unwrap());
+            } else if let Some(numbers) = line.strip_prefix("found ") {
+                found.numbers.extend(numbers.split(' ').map(|number| {
                     let (name, number) = number.split_once('=').unwrap();
                     (name.to_owned(), number.parse().unwrap())
-                })),
-                None => rest = rest + &line + "\n",
+                }));
+            } else {
+                rest = rest + &line + "\n";
             }
         }
         assert!(self.process.wait().unwrap().success(), "{rest}");

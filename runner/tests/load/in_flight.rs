@@ -33,7 +33,7 @@ pub(crate) fn all_of_very_many_are_handled_at_once(place: &str) {
     let mut child = Child::start("in_flight", place, [(UPDATES, &count)]);
     // Nothing it has to know.
     child.tell(0);
-    let found = child.end();
+    let found = child.end().numbers;
     println!("{place}: {count} in flight: {found:?}");
     assert_eq!(found["in_flight"], count);
     assert_eq!(found["finished"], count);

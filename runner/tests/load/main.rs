@@ -9,6 +9,14 @@ mod ledger;
 mod soak;
 mod usage;
 
+use std::alloc::System;
+
+use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
+
+/// Knows what is allocated, which the kernel does not: it sees what the allocator keeps.
+#[global_allocator]
+static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
 macro_rules! everywhere {
     ($($place:ident)*) => {$(
         mod $place {

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use crate::ALLOCATOR;
+
 /// At one moment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Usage {
@@ -39,13 +41,22 @@ impl Usage {
 }
 
 /// The middle one of what `read` finds.
-pub(crate) fn median(samples: &[Usage], read: impl Fn(&Usage) -> u64) -> u64 {
+pub(crate) fn median<T>(samples: &[T], read: impl Fn(&T) -> u64) -> u64 {
     let mut values: Vec<u64> = samples.iter().map(read).collect();
     values.sort_unstable();
     values[values.len() / 2]
 }
 
 /// The largest of what `read` finds.
-pub(crate) fn most(samples: &[Usage], read: impl Fn(&Usage) -> u64) -> u64 {
+pub(crate) fn most<T>(samples: &[T], read: impl Fn(&T) -> u64) -> u64 {
     samples.iter().map(read).max().expect("there is one")
+}
+
+/// How many bytes of this process are allocated and not freed.
+pub(crate) fn allocated() -> usize {
+    let stats = ALLOCATOR.stats();
+    // What is reallocated is counted in both, by the difference.
+    stats
+        .bytes_allocated
+        .saturating_sub(stats.bytes_deallocated)
 }

@@ -9,7 +9,7 @@ use runner::{
 };
 
 use crate::{
-    child::{ASKED_FOR, found, told},
+    child::{ASKED_FOR, found, tell_allocated, told},
     ledger::Ledger,
 };
 
@@ -78,6 +78,7 @@ pub(crate) fn run<C: HttpClient>(runtime: Arc<dyn Runtime>, client: C) {
         .sink(SinkOptions::concurrent().timeout(LIMIT))
         .fetch(FetchOptions::default().timeout(second).margin(second));
     let handle = bot.into_runner(runtime).start();
+    tell_allocated();
 
     let pushed = told();
     let report = block_on(handle.stop()).unwrap();
