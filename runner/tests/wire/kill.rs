@@ -7,7 +7,7 @@ use std::num::NonZeroUsize;
 
 use runner::{
     ApiError, Bot, BotApi, Delivery, FetchOptions, SinkOptions, Update, UpdateConsumer,
-    http::HttpClient,
+    http::{HttpClient, Limits},
 };
 use runner_testkit::{Fault, FaultPlan, FaultRule, PollAnswer, Snapshot, Stage};
 
@@ -212,6 +212,10 @@ pub(crate) fn bot<C: HttpClient>(
             .max_waiting(few(WAITING)),
         other => panic!("no sink is called {other}"),
     };
+    // Calls that are stuck stay so until the kill, whatever the machine does meanwhile.
+    let mut limits = Limits::default();
+    limits.answer = 10 * LONG;
+    let api = api.limits(limits);
     let fetch: FetchOptions = fetch().limit(u8::try_from(BATCH).unwrap());
     Bot::for_each_with(
         api.clone(),
