@@ -25,6 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(500);
 const CHUNK: usize = 16 << 10;
 
 /// A request, framed and decoded. It has no `Debug`, because the path has the token in it.
+#[cfg_attr(any(test, fuzzing), derive(PartialEq, Eq))]
 pub(crate) struct Request {
     /// As it was sent, without the query; percent-encoded.
     pub(crate) path: String,
@@ -35,7 +36,7 @@ pub(crate) struct Request {
 }
 
 /// Why there is no further request.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The other side closed, or the connection failed or timed out.
     Gone,
@@ -49,9 +50,27 @@ impl From<io::Error> for End {
     }
 }
 
+/// Where requests come from: a socket, or memory in tests.
+pub(crate) trait Stream {
+    /// As [`Read::read`].
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// How long a read may take.
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Read::read(&mut &*self, buffer)
+    }
+
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(timeout))
+    }
+}
+
 /// Reads the requests of one connection, one after the other.
-pub(crate) struct Reader<'a> {
-    stream: &'a TcpStream,
+pub(crate) struct Reader<'a, S = TcpStream> {
+    stream: &'a S,
     /// What was received beyond the last request.
     buffer: Vec<u8>,
 }
@@ -76,9 +95,9 @@ enum Encoding {
     Deflate,
 }
 
-impl<'a> Reader<'a> {
-    pub(crate) fn new(stream: &'a TcpStream) -> io::Result<Self> {
-        stream.set_read_timeout(Some(TIMEOUT))?;
+impl<'a, S: Stream> Reader<'a, S> {
+    pub(crate) fn new(stream: &'a S) -> io::Result<Self> {
+        stream.set_timeout(TIMEOUT)?;
         Ok(Self {
             stream,
             buffer: Vec::with_capacity(CHUNK),
@@ -113,7 +132,7 @@ impl<'a> Reader<'a> {
             body.extend(self.buffer.drain(..head.length));
         }
         if is_late {
-            self.stream.set_read_timeout(Some(TIMEOUT))?;
+            self.stream.set_timeout(TIMEOUT)?;
         }
         head.request(body).map_err(End::Refused)
     }
@@ -173,13 +192,13 @@ impl<'a> Reader<'a> {
                 .checked_duration_since(Instant::now())
                 .filter(|left| !left.is_zero())
                 .ok_or(End::Gone)?;
-            self.stream.set_read_timeout(Some(left))?;
+            self.stream.set_timeout(left)?;
             *is_late = true;
         }
         let filled = self.buffer.len();
         self.buffer.resize(filled + CHUNK, 0);
         let received = loop {
-            match (&mut &*self.stream).read(&mut self.buffer[filled..]) {
+            match self.stream.read(&mut self.buffer[filled..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => break other,
             }
