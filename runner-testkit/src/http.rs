@@ -147,13 +147,13 @@ impl<'a, S: Stream> Reader<'a, S> {
             let (line, size) = loop {
                 match httparse::parse_chunk_size(&self.buffer) {
                     Ok(httparse::Status::Complete((line, size))) => break (line, size),
-                    Ok(httparse::Status::Partial) => self.fill(deadline, is_late)?,
+                    Ok(httparse::Status::Partial) => self.fill_line(deadline, is_late)?,
                     Err(_) => return Err(End::Refused(400)),
                 }
             };
             let size = usize::try_from(size)
                 .ok()
-                .filter(|size| body.len() + size <= MAX_FILE)
+                .filter(|size| *size <= MAX_FILE - body.len())
                 .ok_or(End::Refused(413))?;
             self.buffer.drain(..line);
             if size == 0 {
@@ -178,9 +178,17 @@ impl<'a, S: Stream> Reader<'a, S> {
                 Some(at) => {
                     self.buffer.drain(..at + 2);
                 }
-                None => self.fill(deadline, is_late)?,
+                None => self.fill_line(deadline, is_late)?,
             }
         }
+    }
+
+    /// Receives more of a line, unless it is too long to be one.
+    fn fill_line(&mut self, deadline: Instant, is_late: &mut bool) -> Result<(), End> {
+        if self.buffer.len() > MAX_HEAD {
+            return Err(End::Refused(431));
+        }
+        self.fill(deadline, is_late)
     }
 
     /// Receives some more. The timer of a connection is not restarted by a part of a request.
@@ -421,6 +429,35 @@ fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A connection on which this was sent.
+    struct Sent(std::cell::RefCell<io::Cursor<Vec<u8>>>);
+
+    impl Stream for Sent {
+        fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.borrow_mut().read(buffer)
+        }
+
+        fn set_timeout(&self, _: Duration) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_is_too_large_is_refused_and_a_line_that_does_not_end() {
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let endless = "x".repeat(MAX_HEAD + 2 * CHUNK);
+        for (body, expected) in [
+            ("1\r\nx\r\nffffffffffffffff\r\n".to_owned(), 413),
+            ("ffffffffffffffff\r\n".to_owned(), 413),
+            (format!("1;{endless}"), 431),
+            (format!("0\r\n{endless}"), 431),
+        ] {
+            let sent = Sent(io::Cursor::new(format!("{head}{body}").into_bytes()).into());
+            let end = Reader::new(&sent).unwrap().next().err();
+            assert_eq!(end, Some(End::Refused(expected)));
+        }
+    }
 
     fn status(head: &str) -> u16 {
         match parse_head(format!("{head}\r\n\r\n").as_bytes()) {
