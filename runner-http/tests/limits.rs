@@ -16,7 +16,8 @@ use runner_core::{
     SupplyError, UpdatesRequest, Verdict,
 };
 use runner_http::{
-    ApiError, BotApi, HttpClient, HyperClient, Incoming, LimitError, Limits, Update, UreqClient,
+    ApiError, BotApi, HttpClient, HttpError, HttpErrorKind, HyperClient, Incoming, LimitError,
+    Limits, Update, UreqClient,
 };
 use runner_smol::Smol;
 use runner_testkit::LocalServer;
@@ -29,6 +30,13 @@ const TOKEN: &str = "1:AAabcdefghijklmnopqrstuvwxyz";
 
 /// Answers one request with this body, and closes.
 fn peer(body: String) -> (String, JoinHandle<()>) {
+    let length = body.len();
+    let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+    sending(head + &body)
+}
+
+/// Answers one request with this text, and closes.
+fn sending(answer: String) -> (String, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let thread = thread::spawn(move || {
@@ -40,12 +48,8 @@ fn peer(body: String) -> (String, JoinHandle<()>) {
             assert_ne!(count, 0, "the request was cut");
             request.extend_from_slice(&some[..count]);
         }
-        let length = body.len();
-        let head =
-            format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
-        stream.write_all(head.as_bytes()).unwrap();
         // The client goes away once it has seen enough.
-        let _ = stream.write_all(body.as_bytes());
+        let _ = stream.write_all(answer.as_bytes());
     });
     (url, thread)
 }
@@ -131,6 +135,22 @@ fn a_body_beyond_the_limit_is_refused_and_the_limit_is_named() {
             assert!(text.contains("raise Limits::max_body"), "{text}");
         }
     });
+}
+
+fn a_head_that_does_not_end(client: impl HttpClient) {
+    let (url, sent) = sending(format!("HTTP/1.1 200 OK\r\nX: {}", "x".repeat(8 << 20)));
+    let api = BotApi::with_client(TOKEN, client).unwrap();
+    let mut api = api.base_url(url).unwrap();
+    let error = block_on(api.get_updates(&UpdatesRequest::default())).unwrap_err();
+    let kind = find::<HttpError>(&error).map(HttpError::kind);
+    assert_eq!(kind, Some(HttpErrorKind::Malformed), "{error:?}");
+    sent.join().unwrap();
+}
+
+#[test]
+fn a_head_that_does_not_end_is_refused() {
+    a_head_that_does_not_end(UreqClient::new());
+    a_head_that_does_not_end(HyperClient::new());
 }
 
 #[test]
