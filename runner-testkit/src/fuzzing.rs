@@ -277,7 +277,11 @@ mod tests {
         fn any_parameters_hold(input in input("params")) {
             params(&input);
         }
+    }
 
+    proptest! {
+        // Every byte of an input may be a read of its own.
+        #![proptest_config(ProptestConfig::with_cases(48))]
         #[test]
         fn any_request_holds(input in input("request")) {
             request(&input);
