@@ -13,6 +13,8 @@ pub mod control;
 mod builder;
 mod connection;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod http;
 mod kinds;
 mod methods;
