@@ -109,3 +109,28 @@ fn failures_and_retries_keep_key_and_place() {
         world
     });
 }
+
+#[test]
+fn a_destructor_may_look_at_the_runner() {
+    play(async |threads| {
+        let world = World::new(&threads, 2, |id| match id % 3 {
+            0 => Plan::Ready,
+            1 => Plan::Hangs,
+            _ => Plan::Yields(1),
+        });
+        world.log().bound = 2;
+        let handle = Runner::new(Arc::new(threads), world.supplier(&[3, 2]), world.handler())
+            .sink(
+                SinkOptions::concurrent()
+                    .concurrency(n(2))
+                    .workers(n(2))
+                    .timeout(MS),
+            )
+            .sequentialize(world.keys())
+            .start();
+        world.look_from_destructors(Some(handle.clone()));
+        handle_all(&world, handle, 5).await;
+        world.look_from_destructors(None);
+        world
+    });
+}

@@ -5,17 +5,23 @@ use std::{
     convert::Infallible,
     future::{pending, poll_fn},
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Poll, Waker},
     time::Duration,
 };
 
 use shuttle::future::yield_now;
 
-use super::{explore, planned_panic, threads::Threads};
+use super::{
+    explore, planned_panic,
+    threads::{Threads, unpoisoned},
+};
 use crate::{
-    BoxError, Closing, Confirmation, Delivery, Key, Report, RuntimeExt, UpdateConsumer,
-    UpdateSupplier,
+    BoxError, Closing, Confirmation, Delivery, Key, Report, RunnerHandle, RuntimeExt,
+    UpdateConsumer, UpdateSupplier,
 };
 
 pub(super) const MS: Duration = Duration::from_millis(1);
@@ -32,7 +38,28 @@ pub(super) fn play(test: impl AsyncFn(Threads) -> World + Send + Sync + 'static)
 /// One update. Its token tells whether anything still keeps it.
 pub(super) struct Item {
     pub(super) id: u32,
-    _token: Arc<()>,
+    token: Arc<Token>,
+}
+
+#[derive(Default)]
+struct Token {
+    /// What updates look at when they are dropped. Shared, because a clone of a handle takes a lock
+    /// of the runner, and none of those may be taken under this one.
+    handle: Mutex<Option<Arc<RunnerHandle<Item>>>>,
+    /// How many looks have begun and not ended. A panic in a destructor tells nobody.
+    looks: AtomicUsize,
+}
+
+impl Drop for Item {
+    fn drop(&mut self) {
+        let handle = unpoisoned(&self.token.handle).clone();
+        if let Some(handle) = handle {
+            self.token.looks.fetch_add(1, Ordering::Relaxed);
+            // Panics if this thread holds a lock of the runner.
+            let _ = (handle.stats(), handle.size());
+            self.token.looks.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// What a handler does with its update.
@@ -61,7 +88,7 @@ pub(super) struct World {
 /// What was seen. Nothing in here is switched away from, so it is one consistent record.
 pub(super) struct Log {
     /// Every update has a copy.
-    token: Arc<()>,
+    token: Arc<Token>,
     /// How many handlers may run at once.
     pub(super) bound: usize,
     /// How often each update may be tried.
@@ -98,7 +125,7 @@ impl World {
             plan,
             keys,
             log: Arc::new(Mutex::new(Log {
-                token: Arc::new(()),
+                token: Arc::default(),
                 bound: usize::MAX,
                 attempts: 1,
                 over: false,
@@ -120,7 +147,14 @@ impl World {
     }
 
     pub(super) fn log(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+        unpoisoned(&self.log)
+    }
+
+    /// From now on updates look at the runner when they are dropped; `None`: not any longer.
+    pub(super) fn look_from_destructors(&self, handle: Option<RunnerHandle<Item>>) {
+        let token = Arc::clone(&self.log().token);
+        let last = std::mem::replace(&mut *unpoisoned(&token.handle), handle.map(Arc::new));
+        drop(last);
     }
 
     /// Updates from 0 on, in batches of these sizes, then none for ever.
@@ -206,6 +240,8 @@ impl World {
         let log = self.log();
         assert!(log.running.is_empty(), "handlers still run");
         assert_eq!(Arc::strong_count(&log.token), 1, "updates are left");
+        let looks = log.token.looks.load(Ordering::Relaxed);
+        assert_eq!(looks, 0, "an update was dropped under a lock");
     }
 }
 
@@ -262,7 +298,7 @@ impl UpdateSupplier for Batches {
         Ok((first..self.next)
             .map(|id| Item {
                 id,
-                _token: Arc::clone(&token),
+                token: Arc::clone(&token),
             })
             .collect())
     }
