@@ -29,7 +29,7 @@ fn a_full_sink_fetches_again_when_a_slot_is_free() {
         .sink(
             SinkOptions::concurrent()
                 .concurrency(n(1))
-                .workers(n(2))
+                .workers(n(1))
                 .prefetch(0),
         )
         .start();

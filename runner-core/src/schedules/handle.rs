@@ -8,7 +8,7 @@ use super::{
     threads::Threads,
     world::{Item, MS, Plan, World, n, play},
 };
-use crate::{RunError, Runner, RunnerHandle, Runtime, SinkOptions, StartError};
+use crate::{Failure, RunError, Runner, RunnerHandle, Runtime, SinkOptions, StartError, Verdict};
 
 fn mixed(id: u32) -> Plan {
     match id % 3 {
@@ -209,6 +209,32 @@ fn everyone_is_told_that_the_runtime_is_gone() {
         }
         look.await.expect("it ends");
         assert!(matches!(handle.start(), Err(StartError::Gone)));
+        world
+    });
+}
+
+#[test]
+fn a_policy_that_ends_the_run_abandons_what_arrives_meanwhile() {
+    play(async |threads| {
+        let world = World::new(&threads, 2, |id| match id % 3 {
+            0 => Plan::Fails,
+            1 => Plan::Yields(1),
+            _ => Plan::Ready,
+        });
+        world.log().bound = 2;
+        let handle = Runner::new(
+            Arc::new(threads.clone()),
+            world.supplier(&[2, 2, 2, 2]),
+            world.handler(),
+        )
+        .sink(SinkOptions::concurrent().concurrency(n(2)).workers(n(2)))
+        .sequentialize(world.keys())
+        .policy(|_: Failure<Item>| Verdict::Stop)
+        .start();
+        match handle.task().await {
+            Err(RunError::Policy { report, .. }) => world.check(&report),
+            other => panic!("ended, but {:?}", other.map(|report| report.counters)),
+        }
         world
     });
 }

@@ -116,6 +116,7 @@ pub(super) struct Log {
     /// Updates whose handler was dropped.
     pub(super) drops: Vec<u32>,
     watchers: Vec<Waker>,
+    violation: Option<String>,
 }
 
 impl World {
@@ -142,6 +143,7 @@ impl World {
                 ends: Vec::new(),
                 drops: Vec::new(),
                 watchers: Vec::new(),
+                violation: None,
             })),
         }
     }
@@ -238,6 +240,7 @@ impl World {
     /// When every task has ended, all that was supplied has been let go of.
     fn check_nothing_left(&self) {
         let log = self.log();
+        assert_eq!(log.violation, None);
         assert!(log.running.is_empty(), "handlers still run");
         assert_eq!(Arc::strong_count(&log.token), 1, "updates are left");
         let looks = log.token.looks.load(Ordering::Relaxed);
@@ -254,6 +257,13 @@ impl Log {
     fn go_on_after(&mut self, prefix: usize) {
         self.base += prefix as u32;
         self.supplied = 0;
+    }
+
+    /// Notes what is wrong. A panic would be caught by the very code that is judged.
+    fn require(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.violation.get_or_insert_with(what);
+        }
     }
 
     fn wake(&mut self) -> Vec<Waker> {
@@ -276,7 +286,8 @@ impl UpdateSupplier for Batches {
     async fn supply(&mut self, limit: NonZeroUsize) -> Result<Vec<Item>, Infallible> {
         {
             let mut log = self.world.log();
-            assert!(!log.over, "a supply call after the report");
+            let over = log.over;
+            log.require(!over, || "a supply call after the report".to_owned());
             log.calls += 1;
             log.late_calls += u32::from(log.stopped);
         }
@@ -374,25 +385,24 @@ impl Started {
         let wakers = {
             let mut log = world.log();
             // One that was claimed and not yet called counts as begun, and is reported as such.
-            assert!(
-                !log.over || log.given_up.contains(&id),
-                "{id} starts after the report"
-            );
+            let late = log.over && !log.given_up.contains(&id);
+            log.require(!late, || format!("{id} starts after the report"));
             let starts = log.starts.entry(id).or_default();
             *starts += 1;
-            assert_eq!(*starts, attempt, "{id} is handled twice");
-            assert!(attempt <= log.attempts);
-            let running = log.running.len() + 1;
-            assert!(running <= log.bound, "{running} at once");
+            let (starts, attempts) = (*starts, log.attempts);
+            log.require(starts == attempt && attempt <= attempts, || {
+                format!("{id} is started for the {starts}th time, as attempt {attempt}")
+            });
+            let (running, bound) = (log.running.len() + 1, log.bound);
+            log.require(running <= bound, || format!("{running} at once"));
             if world.keys > 0 {
-                let key = id % world.keys;
-                let other = log.running.keys().find(|other| *other % world.keys == key);
-                assert_eq!(other, None, "{id} at the same time as one of its key");
-                let later = log
-                    .starts
-                    .keys()
-                    .any(|it| *it > id && it % world.keys == key);
-                assert!(!later, "{id} out of order");
+                let same = |other: &&u32| **other % world.keys == id % world.keys;
+                let other = log.running.keys().find(same).copied();
+                log.require(other.is_none(), || {
+                    format!("{id} at the same time as {other:?}")
+                });
+                let later = log.starts.keys().filter(same).any(|other| *other > id);
+                log.require(!later, || format!("{id} out of order"));
             }
             log.running.insert(id, attempt);
             log.wake()
