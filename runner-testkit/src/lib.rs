@@ -3,7 +3,7 @@
 //! [`LocalServer`] speaks plain HTTP on a port that the system chooses, keeps the rules of the real
 //! server (`tdlib/telegram-bot-api`), records what is called, and goes wrong on request
 //! ([`FaultPlan`]). It has threads of its own, so it serves bots on any runtime, or in any language:
-//! all of it can be used over HTTP as well, see [`control`].
+//! all of it can be used over HTTP as well, see [`control`]. There are no features to choose.
 
 pub mod control;
 
