@@ -15,6 +15,7 @@
 mod capacity;
 mod handle;
 mod pull;
+mod sink;
 mod threads;
 mod timeout;
 mod world;

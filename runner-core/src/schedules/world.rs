@@ -111,11 +111,13 @@ pub(super) struct Log {
     running: BTreeMap<u32, u32>,
     /// How often each update was started.
     pub(super) starts: BTreeMap<u32, u32>,
-    /// Updates whose handler has returned by itself, however.
+    /// Updates whose handler has returned by itself, however, or whose lease was settled in time.
     pub(super) ends: Vec<u32>,
     /// Updates whose handler was dropped.
     pub(super) drops: Vec<u32>,
     watchers: Vec<Waker>,
+    /// How many ends there must be when all tasks have ended: at least, and at most.
+    pub(super) expected: Option<(u64, u64)>,
     violation: Option<String>,
 }
 
@@ -143,6 +145,7 @@ impl World {
                 ends: Vec::new(),
                 drops: Vec::new(),
                 watchers: Vec::new(),
+                expected: None,
                 violation: None,
             })),
         }
@@ -241,6 +244,10 @@ impl World {
     fn check_nothing_left(&self) {
         let log = self.log();
         assert_eq!(log.violation, None);
+        if let Some((least, most)) = log.expected {
+            let ends = log.ends.len() as u64;
+            assert!(least <= ends && ends <= most, "{ends} of {least} to {most}");
+        }
         assert!(log.running.is_empty(), "handlers still run");
         assert_eq!(Arc::strong_count(&log.token), 1, "updates are left");
         let looks = log.token.looks.load(Ordering::Relaxed);
