@@ -49,7 +49,6 @@ seen! {
     SupplyDuplicate = "supplier: batch repeated",
     SupplyReordered = "supplier: batch out of order",
     IdsJumpDown = "server: update ids jump downwards",
-    IdsJumpUp = "server: update ids jump upwards",
     ServerForgets = "server: forgets an update",
     Redelivered = "server: an abandoned update comes again",
     SupplyLate = "supplier: answers late",

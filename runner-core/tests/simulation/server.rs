@@ -110,10 +110,9 @@ impl Bot {
                 // As after a week without updates. Not within ten of the offset in use: a server
                 // drops updates there, and no client can help it.
                 let tail = dice.between(1, 900_000) as i64;
-                world.seen(match tail < state.tail {
-                    true => Seen::IdsJumpDown,
-                    false => Seen::IdsJumpUp,
-                });
+                if tail < state.tail {
+                    world.seen(Seen::IdsJumpDown);
+                }
                 state.tail = tail;
             }
             let tail = state.tail;
