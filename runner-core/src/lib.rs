@@ -49,9 +49,12 @@ mod panics;
 mod policy;
 mod runner;
 mod runtime;
+#[cfg(all(test, shuttle))]
+mod schedules;
 mod sink;
 mod source;
 mod supply;
+mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod ticket;

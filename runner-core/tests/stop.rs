@@ -2,7 +2,12 @@
 
 mod common;
 
-use std::{num::NonZeroUsize, task::Context, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    sync::Arc,
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use common::{LONG, MS, SECOND, always, end_time, ended, n, quiet, runtime, start};
 use runner_core::{
@@ -1078,4 +1083,52 @@ fn a_runner_that_is_dropped_before_it_runs_leaves_nobody_waiting() {
         "{result:?}"
     );
     assert!(!handle.is_running());
+}
+
+/// Counts by its references how many places keep a waker of it.
+struct Counted;
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn waiting_and_giving_up_leaves_nothing_behind() {
+    let sim = SimRuntime::new(1);
+    let (handle, _) = start(&sim, [], always(&sim, Plan::ok()), concurrent(1));
+    sim.run_until_idle();
+    let counted = Arc::new(Counted);
+    let waker = Waker::from(Arc::clone(&counted));
+    for _ in 0..100 {
+        let mut stopped = handle.stopped();
+        let polled = std::pin::pin!(&mut stopped).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+    assert_eq!(Arc::strong_count(&counted), 2);
+}
+
+#[test]
+fn a_run_that_is_dropped_leaves_no_waker_behind() {
+    let sim = SimRuntime::new(1);
+    let supplier = ScriptedSupplier::new(&sim).batch([1, 2, 3]);
+    let consumer = always(&sim, Plan::ok().sleep(SECOND));
+    let mut runner = Runner::new(runtime(&sim), supplier, consumer).sink(concurrent(1).prefetch(0));
+    let handle = runner.handle();
+    let counted = Arc::new(Counted);
+    let waker = Waker::from(Arc::clone(&counted));
+    {
+        let mut run = std::pin::pin!(runner.run());
+        for nr in 0..100 {
+            // It waits for its supplier, for permission to go on, and for room, in turns.
+            match nr % 2 {
+                0 => handle.pause(),
+                _ => handle.resume(),
+            }
+            sim.advance(MS * 30);
+            let polled = run.as_mut().poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            assert!(Arc::strong_count(&counted) < 20);
+        }
+    }
+    assert_eq!(Arc::strong_count(&counted), 2);
 }

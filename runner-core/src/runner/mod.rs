@@ -479,7 +479,13 @@ impl<S: UpdateSupplier> Run<'_, S> {
         let closing = match reason {
             // Nothing of a supplier can be expected to work without a runtime.
             Reason::Fault(Fault::RuntimeGone) => {
-                control.lock().unclosed = Some(prefix);
+                let mut state = control.lock();
+                state.unclosed = Some(prefix);
+                if state.driver != Driver::User {
+                    // The task may live a little longer than its workers. Nobody must be able to
+                    // ask it for another run meanwhile.
+                    state.driver = Driver::Gone;
+                }
                 None
             }
             _ => self.close(prefix).await,

@@ -21,10 +21,7 @@ use std::{
     fmt,
     future::poll_fn,
     num::NonZeroUsize,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, Weak},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -50,6 +47,10 @@ use crate::{
     BoxFuture, Cause, Failure, Key, Runtime, UpdateConsumer, Verdict,
     delivery::{Chunk, Control, Share},
     panics::{discard, guarded},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     ticket::Ticket,
 };
 

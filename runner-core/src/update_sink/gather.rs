@@ -10,7 +10,7 @@ use std::{
     future::poll_fn,
     num::NonZeroUsize,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -24,6 +24,7 @@ use crate::{
     panics::{discard, guarded},
     policy::Panicked,
     runtime::yield_now,
+    sync::{Mutex, MutexGuard},
 };
 
 /// A sink in the shape of a consumer.

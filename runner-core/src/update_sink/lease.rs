@@ -3,12 +3,16 @@
 use std::{
     fmt,
     ops::Deref,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
 };
 
 use super::SinkError;
-use crate::{BoxError, Delivery, panics::discard};
+use crate::{
+    BoxError, Delivery,
+    panics::discard,
+    sync::{Mutex, MutexGuard},
+};
 
 /// An update that a sink has to settle, and the right to do so once.
 ///
