@@ -10,7 +10,6 @@ mod until;
 use std::{
     fmt,
     future::poll_fn,
-    num::NonZeroUsize,
     pin::pin,
     sync::Arc,
     task::Poll,
@@ -347,7 +346,7 @@ impl<S: UpdateSupplier, C> Runner<S, C> {
     /// Several tasks that hand updates over would overtake each other.
     fn keep_order(&mut self) {
         if self.gathering.is_some() {
-            self.options.workers = NonZeroUsize::MIN;
+            self.options.workers = std::num::NonZeroUsize::MIN;
         }
     }
 }
