@@ -257,6 +257,39 @@ fn a_parked_runner_ends_with_its_last_handle() {
     assert_eq!(sim.tasks(), 0);
 }
 
+/// Whatever they wait for at the stop: their time, or a slot.
+#[test]
+fn a_retry_that_waits_at_the_stop_is_the_last_one() {
+    for_each_seed(30, |sim| {
+        let recorder = Recorder::new(&sim, |update: &Delivery<u32>| match **update {
+            // Keeps the only slot from 2 s to 12 s.
+            3 => Plan::ok().sleep(10 * SECOND),
+            _ => Plan::fail("again").sleep(SECOND),
+        });
+        let log = recorder.log();
+        // 0 becomes due while the slot is taken, 1 is due only much later.
+        let supplier = ScriptedSupplier::new(&sim).batch([0, 1, 3]);
+        let handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(concurrent(1))
+            .policy(|failure: Failure<u32>| Verdict::Retry {
+                after: match *failure.update {
+                    0 => 5 * SECOND,
+                    _ => LONG,
+                },
+            })
+            .start();
+        sim.advance(8 * SECOND);
+        assert_eq!(handle.stats().ready, 1);
+        assert_eq!(handle.stats().waiting, 1);
+        let report = sim.block_on(handle.stop()).unwrap();
+        assert_eq!(log.started(), [0, 1, 3, 0, 1]);
+        assert_eq!(report.counters.retried, 2);
+        assert_eq!(report.counters.failed, 2);
+        assert_eq!(report.counters.finished, 1);
+        assert_eq!(sim.elapsed(), 14 * SECOND);
+    });
+}
+
 #[test]
 fn a_stopping_runner_tells_its_handlers() {
     let sim = SimRuntime::new(1);

@@ -2,6 +2,14 @@
 //!
 //! [`BotApi`] calls any method and is where the runner gets its updates. It knows no executor; what
 //! moves the bytes is an [`HttpClient`].
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `ureq` (default) | `UreqClient`: blocking connections on threads of its own; what `BotApi::new` uses |
+//! | `hyper` | `HyperClient`: an async client for every runtime, for bots that send a lot |
+//! | `test-util` | `testing`: a conformance suite for HTTP clients |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -5,7 +5,7 @@
 //! - [`Smol`] is the executor for everything else: with a handle to start, stop and look inside, and
 //!   without signals.
 //!
-//! Anything of the smol family may be used in handlers.
+//! Anything of the smol family may be used in handlers. There are no features to choose.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -100,7 +100,7 @@ fn answer(
         Ok(routed) => routed,
         Err(reply) => return Ok(send(stream, &reply)),
     };
-    let hit = shared.lock().faults.next(&method);
+    let hit = shared.lock().faults.next(&method, &request.params);
     let mut asked = Asked {
         connection: id,
         method,

@@ -10,7 +10,7 @@
 //! | `/control/updates` | `updates`: array of `{"message":{…}}`, each as the Bot API sends it; an id in it is ignored | `{"update_ids":[N,…]}` |
 //! | `/control/calls` | `method` (default: all), `since` (number of the first call, default 0) | array of calls |
 //! | `/control/wait` | as above, and `timeout` in seconds (default 10) | the first such call, or `null` after the timeout |
-//! | `/control/fault` | `fault` (a name like `bad_gateway`), `seconds` (for `too_many_requests`, `trickle`, `delay`), `method`, `stage` (`before`, `after`), `skip`, `times`, `chance` | `true` |
+//! | `/control/fault` | `fault` (a name like `bad_gateway`), `seconds` (for `too_many_requests`, `trickle`, `delay`), `method`, `param` and `value` (a parameter that the call must have), `stage` (`before`, `after`), `skip`, `times`, `chance` | `true` |
 //! | `/control/clear_faults` | | `true` |
 //! | `/control/state` | | `pending`, `confirmed_offset`, `next_update_id`, `is_polled`, `calls`, `polls`, `connections_opened`, `connections_open`, `faults` |
 //!
@@ -108,6 +108,9 @@ fn fault(params: &Params) -> Result<FaultRule, String> {
     let mut rule = FaultRule::new(fault).chance(number(params, "chance", 1.0)?);
     if let Some(method) = params.get("method") {
         rule = rule.method(method);
+    }
+    if let Some(name) = params.get("param") {
+        rule = rule.param(name, params.get("value").ok_or("value is missing")?);
     }
     match params.get("stage") {
         None | Some("before") => {}

@@ -127,6 +127,11 @@ fn faults_are_set_and_cleared() {
     assert_eq!(client.get("getMe").status, 200);
     assert_eq!(server.calls_of("getMe").len(), 3);
 
+    let rule = json!({"fault": "internal_error", "param": "chat_id", "value": "7"});
+    post(&mut client, "fault", &rule);
+    assert_eq!(client.get("sendMessage?chat_id=8&text=7").status, 200);
+    assert_eq!(client.get("sendMessage?chat_id=7&text=8").status, 500);
+
     post(&mut client, "fault", &json!({"fault": "bad_gateway"}));
     assert_eq!(client.get("getMe").status, 502);
     client.get_path("/control/clear_faults");
@@ -134,7 +139,7 @@ fn faults_are_set_and_cleared() {
     let state = client.get_path("/control/state").json();
     assert_eq!(
         state["result"]["faults"],
-        json!({"too_many_requests": 1, "bad_gateway": 1})
+        json!({"too_many_requests": 1, "internal_error": 1, "bad_gateway": 1})
     );
 }
 
@@ -165,6 +170,11 @@ fn what_is_wrong_with_a_request_is_said() {
             "fault?fault=reset&stage=x",
             400,
             "Bad Request: stage is neither before nor after",
+        ),
+        (
+            "fault?fault=reset&param=text",
+            400,
+            "Bad Request: value is missing",
         ),
         ("wait?timeout=-1", 400, "Bad Request: timeout is not a span"),
     ] {

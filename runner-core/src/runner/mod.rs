@@ -1,5 +1,6 @@
 //! Connects a supplier, a sink and a consumer: [`Runner`].
 
+mod attend;
 mod control;
 mod handle;
 mod health;
@@ -9,6 +10,7 @@ mod until;
 use std::{
     fmt,
     future::poll_fn,
+    num::NonZeroUsize,
     pin::pin,
     sync::Arc,
     task::Poll,
@@ -25,10 +27,12 @@ pub use self::{
 };
 use crate::{
     Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, Runtime, RuntimeExt,
-    SinkOptions, SkipFailed, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSupplier,
+    SinkOptions, SkipFailed, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSink,
+    UpdateSupplier,
     panics::discard,
     sink::{DecideBoxed, Fault, KeysOf, Sink, Unsettled},
     trace::{Chain, debug, error, info, warn},
+    update_sink::{Gather, Gathering},
 };
 
 /// Fetches updates from a supplier and hands them to a consumer, until told to stop.
@@ -82,6 +86,8 @@ pub struct Runner<S: UpdateSupplier, C> {
     options: SinkOptions,
     pub(crate) keys: Option<Arc<KeysOf<S::Update>>>,
     pub(crate) policy: Arc<dyn DecideBoxed<S::Update>>,
+    /// Set with a sink of the user's.
+    gathering: Option<Arc<dyn Gathering>>,
     control: Arc<Control<S::Update>>,
     _unrun: Unrun<S::Update>,
 }
@@ -99,6 +105,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             options: SinkOptions::default(),
             keys: None,
             policy: Arc::new(SkipFailed),
+            gathering: None,
         }
     }
 
@@ -106,6 +113,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     #[must_use]
     pub fn sink(mut self, options: SinkOptions) -> Self {
         self.options = options;
+        self.keep_order();
         self
     }
 
@@ -243,6 +251,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             let mut run = Run {
                 source: &mut self.source,
                 shared,
+                gathering: self.gathering.as_ref(),
                 began,
             };
             // The last run was cut short: the supplier goes back to where that one got. Forgotten
@@ -253,10 +262,12 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
                 control.lock().unclosed = None;
             }
             let mut ticking = pin!(sink.tick());
+            let mut attending = pin!(shared.attend(self.gathering.as_ref()));
             let mut running = pin!(run.until_end());
             poll_fn(|cx| {
                 // Both in this one task: time-outs need no task of their own.
                 let _: Poll<()> = ticking.as_mut().poll(cx);
+                let _: Poll<()> = attending.as_mut().poll(cx);
                 running.as_mut().poll(cx)
             })
             .await
@@ -307,6 +318,38 @@ impl<S: UpdateSupplier> Runner<S, ()> {
             handler(state.clone(), update)
         })
     }
+
+    /// Connects a supplier and a sink of your own, which handles updates in groups.
+    ///
+    /// All options stay in force, but for [`workers`](SinkOptions::workers): updates are handed over
+    /// in order of arrival, by one task.
+    pub fn with_sink(
+        runtime: Arc<dyn Runtime>,
+        supplier: S,
+        sink: impl UpdateSink<S::Update>,
+    ) -> Runner<S, impl UpdateConsumer<S::Update>> {
+        let gather = Gather::new(sink);
+        let gathering = gather.gathering();
+        let mut runner = Runner::new(runtime, supplier, gather);
+        runner.attach(gathering);
+        runner
+    }
+}
+
+impl<S: UpdateSupplier, C> Runner<S, C> {
+    /// The consumer hands updates over to a sink.
+    pub(crate) fn attach(&mut self, gathering: Arc<dyn Gathering>) {
+        gathering.attach(Arc::clone(&self.control.runtime));
+        self.gathering = Some(gathering);
+        self.keep_order();
+    }
+
+    /// Several tasks that hand updates over would overtake each other.
+    fn keep_order(&mut self) {
+        if self.gathering.is_some() {
+            self.options.workers = NonZeroUsize::MIN;
+        }
+    }
 }
 
 impl<S: UpdateSupplier, C> fmt::Debug for Runner<S, C> {
@@ -336,6 +379,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 struct Run<'a, S: UpdateSupplier> {
     source: &'a mut Source<S>,
     shared: Shared<'a, S::Update>,
+    gathering: Option<&'a Arc<dyn Gathering>>,
     began: Instant,
 }
 
@@ -371,6 +415,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
     async fn until_end(&mut self) -> RunResult<S::Update> {
         let reason = self.fetch_all().await;
         let reason = self.shared.drain(reason).await;
+        self.shared.calm(self.gathering).await;
         let report = Box::new(self.settle(&reason).await);
         match reason {
             Reason::Requested => Ok(*report),

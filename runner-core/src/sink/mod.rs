@@ -35,15 +35,16 @@ pub use self::{
     outcome::Counters,
     snapshot::{InFlight, Progress},
 };
+pub(crate) use self::{
+    options::MAX_BATCH,
+    outcome::{Fault, Unsettled},
+    snapshot::Gauges,
+    waiters::{WaiterId, Waiters},
+};
 use self::{
     order::KeyHasher,
     queue::{Arrival, Effects, Interest, Queue},
     worker::Duty,
-};
-pub(crate) use self::{
-    outcome::{Fault, Unsettled},
-    snapshot::Gauges,
-    waiters::{WaiterId, Waiters},
 };
 use crate::{
     BoxFuture, Cause, Failure, Key, Runtime, UpdateConsumer, Verdict,

@@ -311,8 +311,8 @@ impl Bench {
                     for held in self.held.values_mut() {
                         if let Place::Retrying(_) = held.place {
                             held.place = Place::Again;
-                            held.last_chance = true;
                         }
+                        held.last_chance |= held.place == Place::Again;
                     }
                 }
             }

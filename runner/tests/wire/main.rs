@@ -11,7 +11,7 @@ mod world;
 
 use runner::http::{HyperClient, UreqClient};
 
-use self::world::Place;
+use self::{matrix::Waits, world::Place};
 
 macro_rules! everywhere {
     ($($place:ident $on:ident $client:ident)*) => {$(
@@ -19,9 +19,14 @@ macro_rules! everywhere {
             use super::*;
 
             #[test]
-            #[ignore = "measures waits: needs a machine that does nothing else"]
             fn every_fault_costs_what_the_table_says() {
-                matrix::try_all(Place::$on, $client::new, stringify!($place));
+                matrix::try_all(Place::$on, $client::new, stringify!($place), Waits::NeverShort);
+            }
+
+            #[test]
+            #[ignore = "measures waits: needs a machine that does nothing else"]
+            fn every_wait_is_as_long_as_the_table_says() {
+                matrix::try_all(Place::$on, $client::new, stringify!($place), Waits::NeverLong);
             }
 
             #[test]
