@@ -29,6 +29,7 @@ pub struct LocalServerBuilder {
     faults: FaultPlan,
     accepts_any: bool,
     records: bool,
+    is_bounded: bool,
 }
 
 impl LocalServerBuilder {
@@ -40,6 +41,7 @@ impl LocalServerBuilder {
             faults: FaultPlan::new(0),
             accepts_any: true,
             records: true,
+            is_bounded: true,
         }
     }
 
@@ -82,6 +84,13 @@ impl LocalServerBuilder {
         self
     }
 
+    /// Keeps every update, for a backlog that is larger than the real server would keep. Default: newer
+    /// ones are dropped beyond 100 000 updates or 128 MiB, as there.
+    pub fn unbounded_queue(mut self) -> Self {
+        self.is_bounded = false;
+        self
+    }
+
     /// Starts the server.
     ///
     /// # Errors
@@ -110,7 +119,11 @@ impl LocalServerBuilder {
             accepts_any: self.accepts_any,
             records: self.records,
         };
-        let polling = Polling::new(Queue::new(self.first_update_id, self.seed));
+        let queue = Queue::new(self.first_update_id, self.seed);
+        let polling = Polling::new(match self.is_bounded {
+            true => queue,
+            false => queue.unbounded(),
+        });
         let shared = Arc::new(Shared::new(config, polling, self.faults));
         let accepting = thread::Builder::new()
             .name("testkit-accept".into())
@@ -137,6 +150,7 @@ impl fmt::Debug for LocalServerBuilder {
             .field("faults", &self.faults)
             .field("accepts_any", &self.accepts_any)
             .field("records", &self.records)
+            .field("is_bounded", &self.is_bounded)
             .finish_non_exhaustive()
     }
 }
