@@ -94,7 +94,7 @@ struct Content {
     caption: Option<Box<str>>,
     data: Option<Box<str>>,
     query: Option<Box<str>>,
-    message: Option<Box<Content>>,
+    message: Option<Box<Self>>,
 }
 
 #[derive(Deserialize)]
@@ -237,7 +237,7 @@ fn model<'a, P, G>(
     api: fn(BotApi<Memory>) -> G,
 ) -> [Candidate<'a>; 4]
 where
-    P: DeserializeOwned,
+    P: DeserializeOwned + 'a,
     G: GetUpdates,
 {
     let candidate = |implementation, runtime, measure| Candidate {

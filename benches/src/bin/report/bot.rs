@@ -67,18 +67,26 @@ fn with<C: HttpClient>(order: &Order, client: C) -> Result<(), Box<dyn Error>> {
                 },
             )
             .concurrency(concurrency);
+            // Lifelike traffic has busy chats; here it is slots that are to be short, not keys.
+            let bot = match order.work {
+                Work::Wait => bot.unordered(),
+                _ => bot,
+            };
+            let mut obeying = None;
             let started = |handle: RunnerHandle<Incoming>| {
-                thread::spawn(move || {
+                obeying = Some(thread::spawn(move || {
                     control.obey(|| {
                         // Its report is what `run_with` returns.
                         let _ = async_io::block_on(handle.stop());
                     });
-                });
+                }));
             };
             match on {
                 On::Tokio => runner::tokio::run_with(bot, started)?,
                 On::Smol => runner::smol::run_with(bot, started)?,
             };
+            // It has still to say how long the stop took.
+            obeying.map(thread::JoinHandle::join);
         }
         (_, On::Tokio) => by_hand(&TokioRt::new(workers()), order, api, handler, control),
         (_, On::Smol) => by_hand(&SmolRt::new(workers()), order, api, handler, control),

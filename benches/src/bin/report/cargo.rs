@@ -11,8 +11,10 @@ use benches::data::Data;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// Each by its name; whether it is to be quick.
-pub(crate) const PARTS: [(&str, fn(bool) -> Outcome<Data>); 3] = [
+/// A part has a name to be chosen by; it is told whether to be quick.
+type Part = (&'static str, fn(bool) -> Outcome<Data>);
+
+pub(crate) const PARTS: [Part; 3] = [
     ("queue", |quick| bench(&["--bench", "queue"], quick)),
     ("fetch", |quick| {
         bench(&["--features", "models", "--bench", "fetch"], quick)

@@ -99,7 +99,9 @@ impl Runs {
 }
 
 /// A workload has a name to be chosen by.
-pub(crate) const WORKLOADS: [(&str, fn(&Sizes, &mut Data) -> Outcome); 8] = [
+type Workload = (&'static str, fn(&Sizes, &mut Data) -> Outcome);
+
+pub(crate) const WORKLOADS: [Workload; 8] = [
     ("drain", drain),
     ("growth", growth),
     ("wait", wait),

@@ -37,6 +37,9 @@ impl Bars {
         const STEP: f64 = 20.0;
         const GAP: f64 = 10.0;
 
+        if self.groups.is_empty() {
+            return nothing(self.title);
+        }
         let bars = self.groups.iter().flatten();
         let largest = bars.map(|bar| bar.value).fold(0.0, f64::max);
         let scale = (RIGHT - LEFT) / self.mark.map_or(largest, |mark| mark.max(largest));
@@ -103,6 +106,9 @@ impl Lines {
         const TOP: f64 = 50.0;
         const BOTTOM: f64 = 250.0;
 
+        if self.lines.is_empty() {
+            return nothing(self.title);
+        }
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let low = points().map(|(x, _)| x.ln()).fold(f64::INFINITY, f64::min);
         let high = points()
@@ -186,6 +192,11 @@ impl Lines {
         }
         page(self.title, BOTTOM + 54.0, &body)
     }
+}
+
+fn nothing(title: &str) -> String {
+    let body = "\n  <text x=\"16\" y=\"60\" fill=\"#223\">not measured</text>";
+    page(title, 80.0, body)
 }
 
 fn page(title: &str, height: f64, body: &str) -> String {
