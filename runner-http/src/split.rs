@@ -140,8 +140,9 @@ fn not_updates(response: &HttpResponse, token: &Token) -> ApiError {
 const MAX_UPDATES: usize = 100;
 
 /// Updates are slices of the answer unless it is larger than this: one slow handler would otherwise
-/// keep megabytes alive, and five hundred of them gigabytes.
-const MAX_SHARED: usize = 64 << 10;
+/// keep megabytes alive, and five hundred of them gigabytes. A hundred messages of the usual size
+/// are below it.
+const MAX_SHARED: usize = 128 << 10;
 
 #[cfg(test)]
 mod tests {

@@ -30,6 +30,7 @@ pub struct LocalServerBuilder {
     accepts_any: bool,
     records: bool,
     port: u16,
+    is_bounded: bool,
 }
 
 impl LocalServerBuilder {
@@ -42,6 +43,7 @@ impl LocalServerBuilder {
             accepts_any: true,
             records: true,
             port: 0,
+            is_bounded: true,
         }
     }
 
@@ -90,6 +92,13 @@ impl LocalServerBuilder {
         self
     }
 
+    /// Keeps every update, for a backlog that is larger than the real server would keep. Default: newer
+    /// ones are dropped beyond 100 000 updates or 128 MiB, as there.
+    pub fn unbounded_queue(mut self) -> Self {
+        self.is_bounded = false;
+        self
+    }
+
     /// Starts the server.
     ///
     /// # Errors
@@ -122,7 +131,11 @@ impl LocalServerBuilder {
             accepts_any: self.accepts_any,
             records: self.records,
         };
-        let polling = Polling::new(Queue::new(self.first_update_id, self.seed));
+        let queue = Queue::new(self.first_update_id, self.seed);
+        let polling = Polling::new(match self.is_bounded {
+            true => queue,
+            false => queue.unbounded(),
+        });
         let shared = Arc::new(Shared::new(config, polling, self.faults));
         let accepting = thread::Builder::new()
             .name("testkit-accept".into())
@@ -150,6 +163,7 @@ impl fmt::Debug for LocalServerBuilder {
             .field("accepts_any", &self.accepts_any)
             .field("records", &self.records)
             .field("port", &self.port)
+            .field("is_bounded", &self.is_bounded)
             .finish_non_exhaustive()
     }
 }

@@ -110,6 +110,7 @@ mod guide {
         Conflicts: "../../docs/conflicts.md",
         Guarantees: "../../docs/guarantees.md",
         Reliability: "../../docs/reliability.md",
+        Performance: "../../docs/performance.md",
         Testing: "../../docs/testing.md",
         Embedding: "../../docs/embedding.md",
         Supplier: "../../docs/supplier.md",
