@@ -19,6 +19,10 @@ impl<U> Queue<U> {
                 .map(|(_, ticket)| ticket)
                 .collect();
             tickets.sort_unstable();
+            // Those that are due and wait for a slot: the attempt that they wait for is their last one.
+            for index in &self.again {
+                self.nodes[*index as usize].last_chance = true;
+            }
             for ticket in tickets {
                 self.nodes[ticket.index as usize].last_chance = true;
                 self.retry_now(ticket);
