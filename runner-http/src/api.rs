@@ -9,8 +9,8 @@ use serde_json::value::RawValue;
 #[cfg(feature = "ureq")]
 use crate::UreqClient;
 use crate::{
-    ApiError, BaseUrlError, HttpClient, HttpErrorKind, HttpRequest, HttpResponse, LimitError,
-    Limits, Token, TokenError, base_url, envelope,
+    ApiError, BaseUrlError, EnvError, HttpClient, HttpErrorKind, HttpRequest, HttpResponse,
+    LimitError, Limits, Token, TokenError, base_url, env, envelope,
     error::{Body, json_fault},
     fewer::Fewer,
     incoming::too_deep,
@@ -65,14 +65,16 @@ impl BotApi {
 
     /// The bot whose token is in this environment variable, over the default client.
     ///
+    /// The server is the one in the variable `BOT_API_URL`, if it is set and not empty, as by
+    /// [`base_url`](Self::base_url): a local server for a try, or a Bot API server of your own. Who can
+    /// set it can read the token anyway, which is in the same environment.
+    ///
     /// # Errors
     ///
-    /// [`TokenError`] if the variable is not set, or the token cannot be one. Nothing is sent yet.
-    pub fn from_env(variable: &str) -> Result<Self, TokenError> {
-        Ok(Self::from_parts(
-            Token::from_env(variable)?,
-            UreqClient::new(),
-        ))
+    /// [`EnvError`] if the variable is not set, the token cannot be one, or `BOT_API_URL` is no
+    /// address. Nothing is sent yet.
+    pub fn from_env(variable: &str) -> Result<Self, EnvError> {
+        Self::from_env_with(variable, UreqClient::new())
     }
 }
 
@@ -84,6 +86,20 @@ impl<C: HttpClient> BotApi<C> {
     /// [`TokenError`] if the token cannot be one. Nothing is sent yet.
     pub fn with_client(token: impl AsRef<str>, client: C) -> Result<Self, TokenError> {
         Ok(Self::from_parts(Token::new(token.as_ref())?, client))
+    }
+
+    /// The bot that the environment describes, as by `from_env`, over an HTTP client of your choice.
+    ///
+    /// # Errors
+    ///
+    /// [`EnvError`], as from `from_env`.
+    pub fn from_env_with(variable: &str, client: C) -> Result<Self, EnvError> {
+        let (token, base) = env::read(variable)?;
+        let api = Self::from_parts(token, client);
+        Ok(match base {
+            Some(base) => api.change(|inner| inner.base = base),
+            None => api,
+        })
     }
 
     /// Uses another server. Default: `https://api.telegram.org`.

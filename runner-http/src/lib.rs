@@ -11,10 +11,13 @@
 //! | `hyper` | `HyperClient`: an async client for every runtime, for bots that send a lot |
 //! | `test-util` | `testing`: a conformance suite for HTTP clients |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod api;
 mod base_url;
 mod classify;
 mod client;
+mod env;
 mod envelope;
 mod error;
 mod fewer;
@@ -45,6 +48,7 @@ pub use self::{
     api::BotApi,
     base_url::BaseUrlError,
     client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane},
+    env::EnvError,
     error::{ApiError, Body, ErrorParameters},
     get_updates::TypedUpdates,
     header::Header,
@@ -55,3 +59,8 @@ pub use self::{
     token::{Token, TokenError},
     update::{Command, Update},
 };
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
