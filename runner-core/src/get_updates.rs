@@ -6,7 +6,7 @@ use crate::{BoxError, Delivery, Key, SupplyError};
 
 /// The polling half of a Bot API client.
 ///
-/// `runner-http` implements it; some forty lines adapt any other client, most of them for its errors. Offsets, retries, conflicts
+/// `runner-http` implements it; some forty lines adapt any other client. Offsets, retries, conflicts
 /// and confirmation are the work of [`UpdateFetcher`](crate::UpdateFetcher) on top of it.
 ///
 /// Two types of update: [`Raw`](Self::Raw) is what one call returns and what keys see;

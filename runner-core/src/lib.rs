@@ -37,6 +37,8 @@
 //! | `tracing` (default) | events for every change of state, by the crate `tracing` |
 //! | `test-util` | `testing`: simulated time, a Bot API in memory, scripted suppliers, recording consumers, a conformance suite for runtimes |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod bot;
 mod consume;
 mod delivery;
@@ -77,3 +79,8 @@ pub use self::{
     supply::{BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier},
     update_sink::{BoxSink, Lease, SinkError, UpdateSink},
 };
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -699,6 +699,21 @@ fn a_runtime_that_is_shut_down_ends_the_run() {
     });
 }
 
+/// If each of them looked at all the others, this would take minutes.
+#[test]
+fn a_runtime_that_is_shut_down_may_drop_very_many_handlers() {
+    const COUNT: u32 = 100_000;
+    let sim = SimRuntime::new(1);
+    let hang = |_: Delivery<u32>| std::future::pending::<()>();
+    let (handle, _) = start(&sim, 0..COUNT, hang, concurrent(COUNT as usize));
+    let waiter = handle.task();
+    sim.advance(MS);
+    assert_eq!(handle.size(), COUNT as usize);
+    sim.shut_down();
+    let error = ended(waiter).expect("waiters are told").unwrap_err();
+    assert_eq!(error.report().abandoned.len(), COUNT as usize);
+}
+
 /// A user who drives the run outside of the runtime sees its end, too.
 #[test]
 fn a_runtime_that_is_shut_down_under_a_driven_run_ends_it() {

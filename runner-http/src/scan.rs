@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr;
+
 /// A position in JSON text.
 ///
 /// Every method returns `None` where the text ends too early or is not what was asked for.
@@ -13,11 +15,27 @@ use std::borrow::Cow;
 pub(crate) struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
+    /// How many brackets are open here.
+    depth: usize,
+    /// How many were open at a time, since the last mark.
+    deepest: usize,
+}
+
+/// A place to come back to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    at: usize,
+    depth: usize,
 }
 
 impl<'a> Scanner<'a> {
     pub(crate) fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0 }
+        Self {
+            text,
+            at: 0,
+            depth: 0,
+            deepest: 0,
+        }
     }
 
     /// Visits the fields of an object; `each` must consume the value.
@@ -25,16 +43,16 @@ impl<'a> Scanner<'a> {
         &mut self,
         mut each: impl FnMut(&mut Self, &[u8]) -> Option<()>,
     ) -> Option<()> {
-        self.take(b'{')?;
+        self.enter(b'{')?;
         if self.peek()? == b'}' {
-            return self.take(b'}');
+            return self.leave(b'}');
         }
         loop {
             let name = self.name()?;
             self.take(b':')?;
             each(self, &name)?;
             if self.peek()? == b'}' {
-                return self.take(b'}');
+                return self.leave(b'}');
             }
             self.take(b',')?;
         }
@@ -53,14 +71,14 @@ impl<'a> Scanner<'a> {
 
     /// Visits the elements of an array; `each` must consume the element.
     pub(crate) fn array(&mut self, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
-        self.take(b'[')?;
+        self.enter(b'[')?;
         if self.peek()? == b']' {
-            return self.take(b']');
+            return self.leave(b']');
         }
         loop {
             each(self)?;
             if self.peek()? == b']' {
-                return self.take(b']');
+                return self.leave(b']');
             }
             self.take(b',')?;
         }
@@ -69,7 +87,7 @@ impl<'a> Scanner<'a> {
     /// Skips one value.
     pub(crate) fn skip(&mut self) -> Option<()> {
         match self.peek()? {
-            b'"' => self.string().map(|_| ()),
+            b'"' => self.skip_string(),
             b'{' | b'[' => self.skip_nested(),
             _ => self.scalar().map(|_| ()),
         }
@@ -93,20 +111,31 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Where the next value begins.
-    pub(crate) fn position(&mut self) -> Option<usize> {
+    /// Marks where the next value begins.
+    pub(crate) fn mark(&mut self) -> Option<Mark> {
         self.peek()?;
-        Some(self.at)
+        self.deepest = self.depth;
+        Some(Mark {
+            at: self.at,
+            depth: self.depth,
+        })
     }
 
-    /// What was passed over since `start`.
-    pub(crate) fn since(&self, start: usize) -> &'a [u8] {
-        &self.text[start..self.at]
+    /// What was passed over since the mark.
+    pub(crate) fn since(&self, mark: Mark) -> &'a [u8] {
+        &self.text[mark.at..self.at]
     }
 
-    /// Goes back to a position.
-    pub(crate) fn rewind(&mut self, position: usize) {
-        self.at = position;
+    /// How many brackets were open at a time since the last mark, which is this one.
+    pub(crate) fn levels_since(&self, mark: Mark) -> usize {
+        self.deepest - mark.depth
+    }
+
+    /// Goes back to a mark.
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        self.at = mark.at;
+        self.depth = mark.depth;
+        self.deepest = mark.depth;
     }
 
     /// Whether there is nothing but white space left.
@@ -128,35 +157,39 @@ impl<'a> Scanner<'a> {
         (self.peek()? == byte).then(|| self.at += 1)
     }
 
+    fn enter(&mut self, bracket: u8) -> Option<()> {
+        self.take(bracket)?;
+        self.depth += 1;
+        self.deepest = self.deepest.max(self.depth);
+        Some(())
+    }
+
+    fn leave(&mut self, bracket: u8) -> Option<()> {
+        self.take(bracket)?;
+        self.depth -= 1;
+        Some(())
+    }
+
     fn name(&mut self) -> Option<Cow<'a, [u8]>> {
-        let start = self.position()?;
-        let (name, escaped) = self.string()?;
-        if !escaped {
+        self.take(b'"')?;
+        let start = self.at;
+        let end = string_end(self.text, start)?;
+        self.at = end + 1;
+        let name = &self.text[start..end];
+        if !name.contains(&b'\\') {
             return Some(Cow::Borrowed(name));
         }
-        Some(match serde_json::from_slice::<String>(self.since(start)) {
+        let quoted = &self.text[start - 1..=end];
+        Some(match serde_json::from_slice::<String>(quoted) {
             Ok(name) => Cow::Owned(name.into_bytes()),
             Err(_) => Cow::Borrowed(name),
         })
     }
 
-    /// A string without its quotes, still escaped, and whether it has escapes.
-    fn string(&mut self) -> Option<(&'a [u8], bool)> {
-        self.take(b'"')?;
-        let start = self.at;
-        let mut escaped = false;
-        loop {
-            self.at = find(self.text, self.at, |eight| {
-                with(eight, b'"') | with(eight, b'\\')
-            })?;
-            if self.text[self.at] == b'"' {
-                self.at += 1;
-                return Some((&self.text[start..self.at - 1], escaped));
-            }
-            // Whatever is escaped, it does not end the string.
-            self.at += 2;
-            escaped = true;
-        }
+    /// Passes over a string, whose first quote is next.
+    fn skip_string(&mut self) -> Option<()> {
+        self.at = string_end(self.text, self.at + 1)? + 1;
+        Some(())
     }
 
     fn scalar(&mut self) -> Option<&'a [u8]> {
@@ -173,7 +206,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn skip_nested(&mut self) -> Option<()> {
-        let mut depth = 0_usize;
+        let (mut depth, mut deepest) = (0_usize, 0);
         loop {
             self.at = find(self.text, self.at, |eight| {
                 // Brackets and braces differ in one bit.
@@ -182,19 +215,61 @@ impl<'a> Scanner<'a> {
             })?;
             match self.text[self.at] {
                 b'"' => {
-                    self.string()?;
+                    self.skip_string()?;
                     continue;
                 }
-                b'{' | b'[' => depth += 1,
+                b'{' | b'[' => {
+                    depth += 1;
+                    deepest = deepest.max(depth);
+                }
                 b'}' | b']' => depth -= 1,
                 _ => {}
             }
             self.at += 1;
             if depth == 0 {
+                self.deepest = self.deepest.max(self.depth + deepest);
                 return Some(());
             }
         }
     }
+}
+
+/// How deep arrays and objects are nested in one value, as far as its structure can be told.
+pub(crate) fn levels(text: &str) -> usize {
+    let mut json = Scanner::new(text.as_bytes());
+    let mark = Mark { at: 0, depth: 0 };
+    json.skip().map_or(0, |()| json.levels_since(mark))
+}
+
+/// Where the string ends whose text begins at `start`.
+///
+/// The first quote that is not escaped, which is one after an even number of backslashes. Nothing
+/// else of an escape is looked at: text in most scripts consists of little else.
+fn string_end(text: &[u8], start: usize) -> Option<usize> {
+    let mut at = start;
+    loop {
+        at = quote(text, at)?;
+        let before = text[start..at].iter().rev();
+        let backslashes = before.take_while(|byte| **byte == b'\\').count();
+        if backslashes % 2 == 0 {
+            return Some(at);
+        }
+        at += 1;
+    }
+}
+
+/// The first quote from `at` on.
+fn quote(text: &[u8], at: usize) -> Option<usize> {
+    // Most strings are short names and numbers, for which a call would cost more than it finds.
+    let rest = text.get(at..)?;
+    if let Some((eight, rest)) = rest.split_first_chunk::<8>() {
+        let marks = with(u64::from_le_bytes(*eight), b'"');
+        if marks != 0 {
+            return Some(at + marks.trailing_zeros() as usize / 8);
+        }
+        return memchr(b'"', rest).map(|found| at + 8 + found);
+    }
+    memchr(b'"', rest).map(|found| at + found)
 }
 
 /// The first position from `at` on where `marks` sets the high bit of a byte.
@@ -241,10 +316,25 @@ mod tests {
                 let rest = text.get(at..)?;
                 Some(at + rest.iter().position(|byte| bytes.contains(byte))?)
             };
-            let quote = find(&text, at, |eight| with(eight, b'"') | with(eight, b'\\'));
-            prop_assert_eq!(quote, naive(b"\"\\"));
+            prop_assert_eq!(quote(&text, at), naive(b"\""));
             let brace = find(&text, at, |eight| with(eight | (0x20 * ONES), b'{'));
             prop_assert_eq!(brace, naive(b"{["));
+        }
+
+        #[test]
+        fn a_string_ends_at_the_first_quote_that_is_not_escaped(
+            text in prop::collection::vec(prop::sample::select(b"\"\\u\x80".to_vec()), 0..40),
+        ) {
+            let mut naive = None;
+            let mut at = 0;
+            while naive.is_none() && at < text.len() {
+                match text[at] {
+                    b'"' => naive = Some(at),
+                    b'\\' => at += 2,
+                    _ => at += 1,
+                }
+            }
+            prop_assert_eq!(string_end(&text, 0), naive);
         }
 
         #[test]

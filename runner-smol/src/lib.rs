@@ -7,6 +7,8 @@
 //!
 //! Anything of the smol family may be used in handlers. There are no features to choose.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod guard;
 mod run;
 mod runtime;
@@ -16,3 +18,8 @@ pub use self::{
     run::{run, run_with, serve, serve_on},
     runtime::Smol,
 };
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

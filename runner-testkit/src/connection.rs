@@ -155,6 +155,7 @@ fn carry_out(shared: &Shared, asked: &mut Asked) -> Result<Reply, Stopped> {
             connection: asked.connection,
             is_test: asked.is_test,
             fault: asked.fault,
+            message_id: done.message_id,
         });
     }
     shared.changed(&state);

@@ -75,8 +75,9 @@ impl Fault {
         }
     }
 
-    /// The fault of that name; `seconds` is for those that take a number or a span.
-    pub(crate) fn named(name: &str, seconds: f64) -> Option<Self> {
+    /// The fault of that [name](Self::name); `seconds` is for those that take a number or a span.
+    #[must_use]
+    pub fn named(name: &str, seconds: f64) -> Option<Self> {
         let span = Duration::try_from_secs_f64(seconds).ok()?;
         Some(match name {
             "bad_gateway" => Self::BadGateway,

@@ -37,6 +37,7 @@ pub(crate) struct Queue {
     bytes: usize,
     confirmed: Option<i32>,
     ids: fastrand::Rng,
+    is_bounded: bool,
 }
 
 struct Stored {
@@ -60,7 +61,14 @@ impl Queue {
             bytes: 0,
             confirmed: None,
             ids,
+            is_bounded: true,
         }
+    }
+
+    /// Keeps all that is pushed, unlike the real server.
+    pub(crate) fn unbounded(mut self) -> Self {
+        self.is_bounded = false;
+        self
     }
 
     /// Queues an update and returns its id; `None` if it is dropped, because it is too large, the
@@ -75,9 +83,8 @@ impl Queue {
         now: i64,
     ) -> Option<i32> {
         let payload = kind.len() + 3 + body.len();
-        let fits = payload <= MAX_UPDATE_BYTES
-            && self.bytes + payload <= MAX_BYTES
-            && self.updates.len() < MAX_UPDATES;
+        let has_room = self.bytes + payload <= MAX_BYTES && self.updates.len() < MAX_UPDATES;
+        let fits = payload <= MAX_UPDATE_BYTES && (has_room || !self.is_bounded);
         // An update that is over when it arrives is not queued (`add_update_impl`), although one
         // that is in its last second is still delivered from the queue.
         if !fits || expires_at <= now {
@@ -407,6 +414,14 @@ mod tests {
         assert_eq!(queue.tail(), tail);
         read(&mut queue, 1001, 1, 0);
         assert_eq!(queue.push("message", "{}", NEVER, 0), Some(tail));
+    }
+
+    #[test]
+    fn an_unbounded_queue_keeps_everything() {
+        let mut queue = queue(MAX_UPDATES).unbounded();
+        assert!(queue.push("message", "{}", NEVER, 0).is_some());
+        let too_long = "x".repeat(MAX_UPDATE_BYTES);
+        assert_eq!(queue.push("poll", &too_long, NEVER, 0), None);
     }
 
     #[test]

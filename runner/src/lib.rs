@@ -49,6 +49,8 @@
 //! | `tracing` (default) | events for every change of state |
 //! | `test-util` | `runner::testing`: simulated time, a Bot API in memory, scripted suppliers, recording consumers |
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 pub use runner_core::*;
 
 /// The Telegram Bot API over pluggable HTTP clients.
@@ -58,7 +60,7 @@ pub use runner_http as http;
 
 #[cfg(any(feature = "http", feature = "hyper"))]
 #[doc(inline)]
-pub use runner_http::{ApiError, BotApi, Incoming, Update, UpdateKind};
+pub use runner_http::{ApiError, BotApi, EnvError, Incoming, Update, UpdateKind};
 
 /// The runner on tokio.
 #[cfg(feature = "tokio")]
@@ -74,6 +76,10 @@ pub use runner_smol as smol;
 #[cfg(all(doctest, feature = "tokio", feature = "http"))]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+#[cfg(all(doctest, feature = "tokio", feature = "http"))]
+#[doc = include_str!("../README.md")]
+mod readme_of_the_crate {}
 
 /// The code of the guide is compiled, and run where it can be.
 #[cfg(all(
@@ -104,6 +110,7 @@ mod guide {
         Conflicts: "../../docs/conflicts.md",
         Guarantees: "../../docs/guarantees.md",
         Reliability: "../../docs/reliability.md",
+        Performance: "../../docs/performance.md",
         Testing: "../../docs/testing.md",
         Embedding: "../../docs/embedding.md",
         Supplier: "../../docs/supplier.md",
@@ -111,6 +118,7 @@ mod guide {
         Sink: "../../docs/sink.md",
         RuntimeChapter: "../../docs/runtime.md",
         HttpClientChapter: "../../docs/http-client.md",
+        Clients: "../../docs/clients.md",
         Migrating: "../../docs/migrating.md",
         Comparison: "../../docs/comparison.md",
     }

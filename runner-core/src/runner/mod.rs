@@ -10,7 +10,6 @@ mod until;
 use std::{
     fmt,
     future::poll_fn,
-    num::NonZeroUsize,
     pin::pin,
     sync::Arc,
     task::Poll,
@@ -347,7 +346,7 @@ impl<S: UpdateSupplier, C> Runner<S, C> {
     /// Several tasks that hand updates over would overtake each other.
     fn keep_order(&mut self) {
         if self.gathering.is_some() {
-            self.options.workers = NonZeroUsize::MIN;
+            self.options.workers = std::num::NonZeroUsize::MIN;
         }
     }
 }
@@ -614,22 +613,24 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
 
     /// Says once why no more updates are fetched, and again only after that has been overcome.
     fn warn_if_choked(self, warned: bool) -> bool {
-        let Some(choked) = self.sink.choked() else {
+        if warned {
             // At the bound, one that goes and one that comes are no news.
-            return warned && !self.sink.is_relaxed();
-        };
-        if !warned {
-            let key = choked
-                .key
-                .map_or_else(|| "none".to_owned(), |key| key.to_string());
-            warn!(
-                key = %key,
-                depth = choked.depth,
-                age = ?choked.age,
-                "too many updates wait for their turn, fetching no more"
-            );
-            let _ = key;
+            return !self.sink.is_relaxed();
         }
+        // Looks at everything that is held, so it must not happen for every update.
+        let Some(choked) = self.sink.choked() else {
+            return false;
+        };
+        let key = choked
+            .key
+            .map_or_else(|| "none".to_owned(), |key| key.to_string());
+        warn!(
+            key = %key,
+            depth = choked.depth,
+            age = ?choked.age,
+            "too many updates wait for their turn, fetching no more"
+        );
+        let _ = key;
         true
     }
 }

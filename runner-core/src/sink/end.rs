@@ -96,8 +96,10 @@ impl<U> Queue<U> {
         }
         if matches!(self.phase, Phase::Open | Phase::Stopping) {
             self.phase = Phase::Halted;
+            // Only once: a runtime that goes away gets here with each of its tasks, and nothing
+            // becomes ready or waits any more.
+            self.abandon_unstarted();
         }
-        self.abandon_unstarted();
         fault
     }
 

@@ -246,3 +246,65 @@ impl GetUpdates for Ids {
         Ok(id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::testing::SimRuntime;
+
+    fn request(offset: Option<i64>, limit: u8) -> UpdatesRequest {
+        UpdatesRequest {
+            offset,
+            limit,
+            ..UpdatesRequest::default()
+        }
+    }
+
+    #[test]
+    fn an_update_is_kept_until_a_later_offset_is_answered() {
+        let sim = SimRuntime::new(1);
+        let mut api = FakeApi::of_ids([3, 4, 5]);
+        let test = api.clone();
+        test.fail(SupplyError::transient("reset"));
+        sim.block_on(async {
+            assert!(api.get_updates(&request(Some(9), 100)).await.is_err());
+            assert_eq!(api.get_updates(&request(None, 2)).await.unwrap(), [3, 4]);
+            let from_4 = request(Some(4), 100);
+            assert_eq!(api.get_updates(&from_4).await.unwrap(), [4, 5]);
+            assert_eq!(test.unconfirmed(), 2);
+            assert!(
+                api.get_updates(&request(Some(6), 1))
+                    .await
+                    .unwrap()
+                    .is_empty()
+            );
+        });
+        assert_eq!(test.unconfirmed(), 0);
+        assert_eq!(test.requests().len(), 4);
+        assert_eq!(test.requests()[3], request(Some(6), 1));
+    }
+
+    #[test]
+    fn a_poll_waits_for_a_push_or_for_its_time() {
+        let sim = SimRuntime::new(1);
+        let api = FakeApi::of_ids([]).runtime(Arc::new(sim.clone()));
+        let poll = UpdatesRequest {
+            timeout: Duration::from_secs(30),
+            ..UpdatesRequest::default()
+        };
+        let mut polling = api.clone();
+        assert!(sim.block_on(polling.get_updates(&poll)).unwrap().is_empty());
+        assert_eq!(sim.elapsed(), Duration::from_secs(30));
+        let (clock, server) = (sim.clone(), api.clone());
+        sim.spawn(Box::pin(async move {
+            clock.sleep(Duration::from_secs(5)).await;
+            server.push(7);
+        }));
+        assert_eq!(sim.block_on(polling.get_updates(&poll)).unwrap(), [7]);
+        assert_eq!(sim.elapsed(), Duration::from_secs(35));
+        sim.block_on(polling.delete_webhook(true)).unwrap();
+        assert_eq!(api.unconfirmed(), 0);
+    }
+}

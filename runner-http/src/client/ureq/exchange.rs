@@ -10,12 +10,16 @@ use ureq::{
     Agent, Error, Timeout,
     http::{HeaderMap, Request, Uri, header},
     tls::{Certificate, RootCerts, TlsConfig},
+    unversioned::resolver::DefaultResolver,
 };
 
-use super::UreqOptions;
-use crate::client::{
-    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits,
-    target::{Target, header_text},
+use super::veil::{Veil, VeilConnector};
+use crate::{
+    Limits,
+    client::{
+        ClientOptions, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane,
+        target::{Target, header_text},
+    },
 };
 
 /// Sets the deadlines of ureq, none of which is set by default. A macro, because its builders for
@@ -42,7 +46,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(options: UreqOptions) -> Self {
+    pub(super) fn new(options: ClientOptions) -> Self {
         let roots = options
             .root_certificates
             .iter()
@@ -63,6 +67,7 @@ impl Settings {
 /// Performs one exchange after the other, on connections of its own.
 pub(super) struct Exchanger {
     agent: Agent,
+    veil: Veil,
     /// Where the last exchange went, and when it ended, if its connection was kept.
     kept: Option<(String, Instant)>,
 }
@@ -78,8 +83,14 @@ impl Exchanger {
             .max_idle_connections_per_host(1)
             .max_idle_connections(MAX_HOSTS)
             .max_idle_age(IDLE);
+        let veil = Veil::default();
         Self {
-            agent: limit!(config, Shape::default()).build().into(),
+            agent: Agent::with_parts(
+                limit!(config, Shape::default()).build(),
+                VeilConnector::new(veil.clone()),
+                DefaultResolver::default(),
+            ),
+            veil,
             kept: None,
         }
     }
@@ -127,7 +138,8 @@ impl Exchanger {
             error,
             has_head: false,
         };
-        let request = Request::post(uri)
+        let covered = self.veil.cover(uri).map_err(before_head)?;
+        let request = Request::post(covered)
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(|error| before_head(error.into()))?;
@@ -139,7 +151,9 @@ impl Exchanger {
         let response = self.agent.run(request).map_err(before_head)?;
 
         let (head, body) = response.into_parts();
-        let mut content = Vec::new();
+        // What a body says about its length may be wrong, so no more is reserved than most have.
+        let length = body.content_length().unwrap_or(0);
+        let mut content = Vec::with_capacity(length.min(MAX_RESERVED) as usize);
         body.into_with_config()
             .limit(u64::try_from(shape.limits.max_body).unwrap_or(u64::MAX))
             .reader()
@@ -224,6 +238,9 @@ impl Failure {
 /// How long a connection may rest before it is replaced instead of used: shorter than servers keep
 /// theirs, because a call that meets such a close fails.
 pub(super) const IDLE: Duration = Duration::from_secs(15);
+
+/// Most bytes that are reserved for a body before it is read: more than a hundred updates have.
+const MAX_RESERVED: u64 = 256 << 10;
 
 /// For how many servers a thread keeps a connection. Most clients have one.
 const MAX_HOSTS: usize = 4;
