@@ -41,6 +41,23 @@ fn a_late_handler_is_woken_and_dropped_before_its_key_is_free() {
     });
 }
 
+/// As few tasks as possible, so that PCT finds the one moment between a clock and its waker.
+#[test]
+fn a_handler_that_hangs_is_woken_by_its_time_out() {
+    play(async |threads| {
+        let world = World::new(&threads, 0, |_| Plan::Hangs);
+        world.log().bound = 1;
+        let handle = Runner::new(Arc::new(threads), world.supplier(&[1]), world.handler())
+            .sink(SinkOptions::concurrent().workers(n(1)).timeout(MS))
+            .start();
+        world.until(|log| log.drops.len() == 1).await;
+        let report = handle.stop().await.expect("nothing fails");
+        world.check(&report);
+        assert_eq!(report.counters.timed_out, 1);
+        world
+    });
+}
+
 #[test]
 fn a_detached_handler_leaves_its_slot_and_keeps_its_key() {
     play(async |threads| {
