@@ -32,8 +32,12 @@ const BUDGET: u32 = 32;
 
 /// Runs handlers for as long as there is something to start.
 ///
-/// Not an async function: that would hold its arguments twice. What is alive across a wait is in
-/// memory for every update in flight, so it is little: the duty and the future of the handler.
+/// What is alive across a wait is in memory for every update in flight, so it is little: the duty
+/// and the future of the handler.
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async function holds its arguments twice"
+)]
 pub(super) fn work<U, C>(mut duty: Duty<U>, consumer: Arc<C>) -> impl Future<Output = ()> + Send
 where
     U: Send + Sync + 'static,
@@ -42,7 +46,7 @@ where
     async move {
         let mut handler = pin!(None);
         let call = |update| consumer.consume(update);
-        while let Some(cause) = poll_fn(|cx| duty.poll(&call, handler.as_mut(), cx)).await {
+        while let Some(cause) = poll_fn(|cx| duty.poll(call, handler.as_mut(), cx)).await {
             // In a box, because few updates fail.
             let outcome = Box::pin(duty.ask_policy(cause)).await;
             duty.decided = Some(Box::new(outcome));
