@@ -9,15 +9,14 @@
 //! time, under a hundred different schedules.
 
 use std::{
-    convert::Infallible,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use futures::executor::block_on;
 use runner::{
-    Bot, BoxError, Delivery, GetUpdates, Incoming, Key, RuntimeExt, Update, UpdatesRequest,
-    testing::{SimRuntime, for_each_seed},
+    Bot, BotApi, BoxError, Delivery, Incoming, RuntimeExt, Update,
+    testing::{FakeApi, SimRuntime, for_each_seed},
 };
 
 /// What the bot under test does: it adds up what it is told, per chat, with some delay.
@@ -72,67 +71,25 @@ fn the_handler_refuses_what_is_no_number() {
     assert_eq!(sums.read(5), 3);
 }
 
-/// A server that has these updates, and then no more.
-struct Canned(Vec<Incoming>, SimRuntime);
-
-impl GetUpdates for Canned {
-    type Raw = Incoming;
-    type Update = Update;
-    type Error = Infallible;
-
-    async fn get_updates(&mut self, request: &UpdatesRequest) -> Result<Vec<Incoming>, Infallible> {
-        let first = request.offset.unwrap_or(0);
-        let mut found: Vec<_> = self
-            .0
-            .iter()
-            .filter(|update| update.id() >= first)
-            .cloned()
-            .collect();
-        found.truncate(request.limit.into());
-        if found.is_empty() {
-            self.1.sleep(request.timeout).await;
-        }
-        Ok(found)
-    }
-
-    async fn delete_webhook(&mut self, _drop_pending_updates: bool) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn update_id(raw: &Incoming) -> i64 {
-        raw.id()
-    }
-
-    fn default_key(raw: &Incoming) -> Option<Key> {
-        raw.chat_id().map(Key::chat)
-    }
-
-    fn decode(raw: Delivery<Incoming>) -> Result<Delivery<Update>, BoxError> {
-        let update = Update::from_incoming(&raw)?;
-        Ok(raw.with(update))
-    }
-}
-
 /// The whole bot, in virtual time: with order per chat, no sum is lost under any schedule.
 fn the_bot_adds_up_under_every_schedule() {
     for_each_seed(100, |sim| {
         let updates = (1..=60).map(|id| Incoming::from_json(message(id, id % 3, "1")));
-        let updates = updates.collect::<Result<_, _>>().expect("well-formed");
+        let updates = updates.collect::<Result<Vec<_>, _>>().expect("well-formed");
         let sums = Sums::default();
         let handler = async |(sums, sim): (Sums, SimRuntime), update: Delivery<Update>| {
             // Some take longer than others.
             let delay = Duration::from_millis(sim.below(2_000));
             add(&sums, sim.sleep(delay), update).await
         };
-        let bot = Bot::for_each_with(
-            Canned(updates, sim.clone()),
-            (sums.clone(), sim.clone()),
-            handler,
-        );
+        // The updates are those of `BotApi`; only its calls are replaced.
+        let api = FakeApi::<BotApi>::new(updates).runtime(Arc::new(sim.clone()));
+        let bot = Bot::for_each_with(api.clone(), (sums.clone(), sim.clone()), handler);
         let handle = bot.into_runner(Arc::new(sim.clone())).start();
         sim.advance(Duration::from_secs(60));
         let report = sim.block_on(handle.stop()).expect("nothing ends the run");
         assert_eq!(report.counters.finished, 60);
+        assert_eq!(api.unconfirmed(), 0);
         assert_eq!([0, 1, 2].map(|chat| sums.read(chat)), [20, 20, 20]);
     });
 }

@@ -151,14 +151,13 @@ impl Demo {
         }
     }
 
-    fn note_replies(&self, seen: &mut usize, latency: &mut Latency) {
-        let calls = self.server.calls();
-        for call in &calls[*seen..] {
-            if let Some(reply) = Reply::of(call) {
+    fn note_replies(&self, seen: &mut u64, latency: &mut Latency) {
+        for call in self.server.calls_since(*seen) {
+            if let Some(reply) = Reply::of(&call) {
                 latency.replied(&reply, call.at);
             }
+            *seen = call.index + 1;
         }
-        *seen = calls.len();
     }
 }
 

@@ -108,6 +108,7 @@ macro_rules! examples {
 examples! {
     axum_health
     custom_runtime
+    custom_sink
     error_policy
     file_supplier
     live_control

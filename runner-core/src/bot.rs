@@ -4,8 +4,9 @@ use std::{fmt, marker::PhantomData, num::NonZeroUsize, sync::Arc, time::Duration
 
 use crate::{
     BoxError, Delivery, ErrorPolicy, FetchOptions, GetUpdates, HandlerOutput, Key, Runner, Runtime,
-    SinkOptions, SkipFailed, SourceOptions, Undecodable, UpdateConsumer, UpdateFetcher,
+    SinkOptions, SkipFailed, SourceOptions, Undecodable, UpdateConsumer, UpdateFetcher, UpdateSink,
     sink::{DecideBoxed, KeysOf},
+    update_sink::{Gather, Gathering},
 };
 
 /// What a bot is made of: an API to poll and a handler for its updates.
@@ -21,45 +22,16 @@ use crate::{
 ///
 /// ```
 /// # #[cfg(feature = "test-util")] {
-/// use std::{convert::Infallible, sync::Arc, time::Duration};
-/// use runner_core::{
-///     Bot, BoxError, Delivery, GetUpdates, Key, UpdatesRequest, testing::SimRuntime,
-/// };
+/// use std::{sync::Arc, time::Duration};
+/// use runner_core::{Bot, Delivery, testing::{FakeApi, SimRuntime}};
 ///
-/// /// A server with three updates.
-/// struct Three;
-///
-/// impl GetUpdates for Three {
-///     type Raw = i64;
-///     type Update = i64;
-///     type Error = Infallible;
-///
-///     async fn get_updates(&mut self, request: &UpdatesRequest) -> Result<Vec<i64>, Infallible> {
-///         Ok((request.offset.unwrap_or(0)..3).collect())
-///     }
-///
-///     async fn delete_webhook(&mut self, _drop_pending_updates: bool) -> Result<(), Infallible> {
-///         Ok(())
-///     }
-///
-///     fn update_id(raw: &i64) -> i64 {
-///         *raw
-///     }
-///
-///     fn default_key(_raw: &i64) -> Option<Key> {
-///         None
-///     }
-///
-///     fn decode(raw: Delivery<i64>) -> Result<Delivery<i64>, BoxError> {
-///         Ok(raw)
-///     }
-/// }
-///
-/// let bot = Bot::for_each(Three, async |update: Delivery<i64>| {
+/// let sim = SimRuntime::new(1);
+/// // For a real one, take `BotApi` of `runner-http`.
+/// let api = FakeApi::of_ids([0, 1, 2]).runtime(Arc::new(sim.clone()));
+/// let bot = Bot::for_each(api, async |update: Delivery<i64>| {
 ///     println!("update {}", *update);
 /// });
 ///
-/// let sim = SimRuntime::new(1);
 /// let handle = bot.into_runner(Arc::new(sim.clone())).start();
 /// sim.advance(Duration::from_secs(5));
 /// let report = sim.block_on(handle.stop()).unwrap();
@@ -78,6 +50,7 @@ pub struct Bot<G: GetUpdates, C> {
     sink: SinkOptions,
     source: SourceOptions,
     fetch: FetchOptions,
+    gathering: Option<Arc<dyn Gathering>>,
 }
 
 impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
@@ -95,6 +68,7 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
             sink: SinkOptions::default(),
             source: SourceOptions::default(),
             fetch: FetchOptions::default(),
+            gathering: None,
         }
     }
 
@@ -174,6 +148,7 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
             sink,
             source,
             fetch,
+            gathering,
         } = self;
         let fetcher = UpdateFetcher::new(Arc::clone(&runtime), api).options(fetch);
         let consumer = Decode::<G, C> {
@@ -185,6 +160,9 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
             .source(source);
         runner.keys = keys;
         runner.policy = policy;
+        if let Some(gathering) = gathering {
+            runner.attach(gathering);
+        }
         runner
     }
 }
@@ -215,6 +193,19 @@ impl<G: GetUpdates> Bot<G, ()> {
         Fut: Future<Output: HandlerOutput> + Send,
     {
         Bot::new(api, move |update| handler(state.clone(), update))
+    }
+
+    /// A bot that handles the updates of `api` with a sink of your own, in groups; see
+    /// [`Runner::with_sink`].
+    pub fn with_sink(
+        api: G,
+        sink: impl UpdateSink<G::Update>,
+    ) -> Bot<G, impl UpdateConsumer<G::Update>> {
+        let gather = Gather::new(sink);
+        let gathering = gather.gathering();
+        let mut bot = Bot::new(api, gather);
+        bot.gathering = Some(gathering);
+        bot
     }
 }
 

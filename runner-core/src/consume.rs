@@ -52,6 +52,11 @@ pub trait UpdateConsumer<U>: Send + Sync + 'static {
     /// # Errors
     ///
     /// Whatever the handler could not do; it reaches the error policy together with the update.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped at a timeout and at the end of a stop that has a limit. What must not be
+    /// cut in half belongs into a transaction, or into a task of its own.
     fn consume(&self, update: Delivery<U>) -> impl Future<Output = Result<(), Self::Error>> + Send;
 }
 
@@ -114,6 +119,19 @@ impl<E: Into<BoxError>> HandlerOutput for Result<(), E> {
 /// A consumer of any type, for where the type cannot be named.
 ///
 /// Costs one allocation per update.
+///
+/// ```
+/// use runner_core::{BoxConsumer, Delivery};
+///
+/// fn choose(loud: bool) -> BoxConsumer<String> {
+///     if loud {
+///         BoxConsumer::new(async |update: Delivery<String>| println!("{}!", *update))
+///     } else {
+///         BoxConsumer::new(async |_: Delivery<String>| {})
+///     }
+/// }
+/// # let _ = choose(true);
+/// ```
 pub struct BoxConsumer<U>(Box<dyn DynConsumer<U>>);
 
 impl<U: Send + Sync + 'static> BoxConsumer<U> {

@@ -133,6 +133,11 @@ impl<U> Delivery<U> {
         }
     }
 
+    /// Counts updates in the order in which they were supplied.
+    pub(crate) fn seq(&self) -> u64 {
+        self.ticket.seq
+    }
+
     fn control(&self) -> Option<Arc<dyn Control>> {
         self.chunk.control.as_ref()?.upgrade()
     }

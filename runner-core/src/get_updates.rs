@@ -6,7 +6,7 @@ use crate::{BoxError, Delivery, Key, SupplyError};
 
 /// The polling half of a Bot API client.
 ///
-/// `runner-http` implements it; about ten lines adapt any other client. Offsets, retries, conflicts
+/// `runner-http` implements it; some forty lines adapt any other client. Offsets, retries, conflicts
 /// and confirmation are the work of [`UpdateFetcher`](crate::UpdateFetcher) on top of it.
 ///
 /// Two types of update: [`Raw`](Self::Raw) is what one call returns and what keys see;
@@ -33,6 +33,10 @@ pub trait GetUpdates: Send + 'static {
     ///
     /// Returns the updates oldest first, possibly none.
     ///
+    /// # Errors
+    ///
+    /// Whatever the call came to; see [`Error`](Self::Error).
+    ///
     /// # Cancel safety
     ///
     /// The future is dropped to cut the poll short. The connection it used must then be closed.
@@ -41,7 +45,15 @@ pub trait GetUpdates: Send + 'static {
         request: &UpdatesRequest,
     ) -> impl Future<Output = Result<Vec<Self::Raw>, Self::Error>> + Send;
 
-    /// Calls `deleteWebhook` once.
+    /// Calls `deleteWebhook` once, without any retry of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`get_updates`](Self::get_updates).
+    ///
+    /// # Cancel safety
+    ///
+    /// The future may be dropped at any point; the call is then made again.
     fn delete_webhook(
         &mut self,
         drop_pending_updates: bool,

@@ -8,10 +8,11 @@ use std::{fmt, sync::Arc};
 /// [`Key::new("order", 17)`](Self::new) needs no declaration.
 ///
 /// ```
-/// use runner_core::Key;
+/// use runner_core::{Key, Value};
 ///
 /// assert_ne!(Key::chat(5), Key::user(5));
 /// assert_eq!(Key::new("order", "A-17").to_string(), "order A-17");
+/// assert_eq!(Key::chat(5).value(), &Value::Number(5));
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key {
@@ -50,6 +51,12 @@ impl Key {
     #[must_use]
     pub const fn scope(&self) -> &'static str {
         self.scope
+    }
+
+    /// What is named within the scope.
+    #[must_use]
+    pub const fn value(&self) -> &Value {
+        &self.value
     }
 }
 

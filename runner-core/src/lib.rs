@@ -1,7 +1,43 @@
 //! Pulls updates from a supplier and hands them to a handler: in order by key, bounded, timed, on
 //! any async runtime.
 //!
-//! Knows no executor, no socket and no JSON.
+//! Knows no executor, no socket and no JSON. Bot authors use the crate `runner`, which has all of this
+//! and what belongs around it; libraries build on this one.
+//!
+//! ```
+//! # #[cfg(feature = "test-util")] {
+//! use std::{sync::Arc, time::Duration};
+//! use runner_core::{Delivery, Runner, testing::{ScriptedSupplier, SimRuntime}};
+//!
+//! let sim = SimRuntime::new(1); // or `Tokio` of `runner-tokio`, or `Smol` of `runner-smol`
+//! let supplier = ScriptedSupplier::new(&sim).batch(["hello", "world"]);
+//! let handle = Runner::for_each(Arc::new(sim.clone()), supplier, async |update: Delivery<&str>| {
+//!     println!("{}", *update);
+//! })
+//! .start();
+//! sim.advance(Duration::from_secs(1));
+//! let report = sim.block_on(handle.stop()).unwrap();
+//! assert_eq!(report.counters.finished, 2);
+//! # }
+//! ```
+//!
+//! | part | what it is | yours to implement |
+//! |---|---|---|
+//! | supply | [`Source`]: pace, deadlines, retries | [`UpdateSupplier`]; [`GetUpdates`] for the Bot API |
+//! | order and limits | the sink: [`SinkOptions`], [`Key`] | [`UpdateSink`], for groups |
+//! | handling | [`Delivery`] | [`UpdateConsumer`], or a closure |
+//! | failures | [`Failure`], [`Cause`], [`Verdict`] | [`ErrorPolicy`], or a closure |
+//! | the whole | [`Runner`], [`Bot`], [`RunnerHandle`], [`Report`] | |
+//! | time and tasks | [`RuntimeExt`] | [`Runtime`] |
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `tracing` (default) | events for every change of state, by the crate `tracing` |
+//! | `test-util` | `testing`: simulated time, a Bot API in memory, scripted suppliers, recording consumers, a conformance suite for runtimes |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod bot;
 mod consume;
@@ -13,13 +49,17 @@ mod panics;
 mod policy;
 mod runner;
 mod runtime;
+#[cfg(all(test, shuttle))]
+mod schedules;
 mod sink;
 mod source;
 mod supply;
+mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod ticket;
 mod trace;
+mod update_sink;
 
 pub use self::{
     bot::Bot,
@@ -37,4 +77,10 @@ pub use self::{
     sink::{Counters, InFlight, LatencySummary, OnTimeout, Progress, SinkOptions},
     source::{Backoff, RetryPolicy, Source, SourceError, SourceHandle, SourceOptions},
     supply::{BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier},
+    update_sink::{BoxSink, Lease, SinkError, UpdateSink},
 };
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

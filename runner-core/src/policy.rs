@@ -28,12 +28,28 @@ pub enum Cause {
 
 impl Cause {
     pub(crate) fn from_error(error: BoxError) -> Self {
-        match error.downcast::<Undecodable>() {
-            Ok(undecodable) => Self::Undecodable(undecodable.0.into()),
+        let error = match error.downcast::<Undecodable>() {
+            Ok(undecodable) => return Self::Undecodable(undecodable.0.into()),
+            Err(error) => error,
+        };
+        match error.downcast::<Panicked>() {
+            Ok(panicked) => Self::Panic(panicked.0),
             Err(error) => Self::Error(error.into()),
         }
     }
 }
+
+/// How a consumer of the core passes on a panic that it has caught.
+#[derive(Debug)]
+pub(crate) struct Panicked(pub(crate) Arc<str>);
+
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for Panicked {}
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -58,7 +74,20 @@ impl Error for Cause {
 
 /// An error by which a consumer says that the update itself could not be understood.
 ///
-/// It reaches the policy as [`Cause::Undecodable`].
+/// It reaches the policy as [`Cause::Undecodable`]. [`Bot`](crate::Bot) does this for what
+/// [`GetUpdates::decode`](crate::GetUpdates::decode) refuses.
+///
+/// ```
+/// use runner_core::{BoxError, Delivery, Undecodable};
+///
+/// async fn handle(line: Delivery<String>) -> Result<(), BoxError> {
+///     let number: i64 = line.parse().map_err(Undecodable::new)?;
+///     // …
+///     # let _ = number;
+///     Ok(())
+/// }
+/// # let _ = handle;
+/// ```
 #[derive(Debug)]
 pub struct Undecodable(BoxError);
 
@@ -82,11 +111,36 @@ impl Error for Undecodable {
 }
 
 /// One failed attempt, as the policy sees it.
+///
+/// [`Failure::new`] makes one for a unit test of a policy:
+///
+/// ```
+/// use runner_core::{Cause, Delivery, Failure, Verdict};
+///
+/// fn decide(failure: &Failure<u32>) -> Verdict {
+///     match failure.cause {
+///         Cause::Overflow => Verdict::Stop,
+///         _ => Verdict::Skip,
+///     }
+/// }
+///
+/// let failure = Failure::new(Delivery::new(7), Cause::Timeout);
+/// assert_eq!(decide(&failure), Verdict::Skip);
+/// ```
+#[non_exhaustive]
 pub struct Failure<U> {
     /// The update; [`Delivery::attempt`] tells how often it was tried.
     pub update: Delivery<U>,
     /// What went wrong.
     pub cause: Cause,
+}
+
+impl<U> Failure<U> {
+    /// A failure that no runner had.
+    #[must_use]
+    pub fn new(update: Delivery<U>, cause: Cause) -> Self {
+        Self { update, cause }
+    }
 }
 
 impl<U> Clone for Failure<U> {
@@ -166,6 +220,10 @@ impl IntoFuture for Verdict {
 ///   [`Verdict::Skip`] and is logged.
 pub trait ErrorPolicy<U>: Send + Sync + 'static {
     /// Answers one failure.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped after 30 seconds, and when the runner is told not to wait any longer.
     fn decide(&self, failure: Failure<U>) -> impl Future<Output = Verdict> + Send;
 }
 

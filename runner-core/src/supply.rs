@@ -85,6 +85,11 @@ pub trait UpdateSupplier: Send + 'static {
     ///
     /// Any error of the transport. It is reported as [`Confirmation::Failed`]; it does not fail the
     /// run.
+    ///
+    /// # Cancel safety
+    ///
+    /// The future is dropped after 10 s, and earlier at the end of a stop that has a limit. Go back to
+    /// the first unsettled update before anything is awaited.
     fn close(
         &mut self,
         settled_prefix: usize,
@@ -269,6 +274,19 @@ impl From<BoxError> for SupplyError {
 /// A supplier of any type, for where the type cannot be named.
 ///
 /// Costs one allocation a call.
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use runner_core::{BoxSupplier, testing::{ScriptedSupplier, SimRuntime}};
+///
+/// let sim = SimRuntime::new(1);
+/// let suppliers: Vec<BoxSupplier<u32>> = vec![
+///     BoxSupplier::new(ScriptedSupplier::new(&sim).batch([1])),
+///     // and others, of other types
+/// ];
+/// # assert_eq!(suppliers.len(), 1);
+/// # }
+/// ```
 pub struct BoxSupplier<U>(Box<dyn DynSupplier<U>>);
 
 impl<U: Send + Sync + 'static> BoxSupplier<U> {

@@ -425,3 +425,27 @@ fn nothing_is_left_behind_when_all_is_done() {
         assert_eq!((sim.tasks(), sim.timers()), (0, 0));
     });
 }
+
+#[test]
+fn handlers_that_never_wait_leave_the_thread_to_others() {
+    let sim = SimRuntime::new(1);
+    let supplier = ScriptedSupplier::new(&sim).step(Step::Oversized((0..1_000).collect()));
+    let handled = Arc::new(Mutex::new(0));
+    let counter = Arc::clone(&handled);
+    let handle = Runner::for_each(runtime(&sim), supplier, move |_: Delivery<u32>| {
+        *counter.lock().unwrap() += 1;
+        std::future::ready(())
+    })
+    .sink(concurrent(500).workers(n(1)))
+    .start();
+    let mut turns = 0;
+    sim.block_on(async {
+        while *handled.lock().unwrap() < 1_000 {
+            turns += usize::from(*handled.lock().unwrap() > 0);
+            sim.yield_now().await;
+        }
+        handle.stop().await.unwrap();
+    });
+    // A thousand updates are some thirty turns of the worker.
+    assert!(turns >= 10, "{turns} turns");
+}

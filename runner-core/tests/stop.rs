@@ -2,7 +2,12 @@
 
 mod common;
 
-use std::{num::NonZeroUsize, task::Context, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    sync::Arc,
+    task::{Context, Wake, Waker},
+    time::Duration,
+};
 
 use common::{LONG, MS, SECOND, always, end_time, ended, n, quiet, runtime, start};
 use runner_core::{
@@ -255,6 +260,39 @@ fn a_parked_runner_ends_with_its_last_handle() {
     drop(other);
     sim.run_until_idle();
     assert_eq!(sim.tasks(), 0);
+}
+
+/// Whatever they wait for at the stop: their time, or a slot.
+#[test]
+fn a_retry_that_waits_at_the_stop_is_the_last_one() {
+    for_each_seed(30, |sim| {
+        let recorder = Recorder::new(&sim, |update: &Delivery<u32>| match **update {
+            // Keeps the only slot from 2 s to 12 s.
+            3 => Plan::ok().sleep(10 * SECOND),
+            _ => Plan::fail("again").sleep(SECOND),
+        });
+        let log = recorder.log();
+        // 0 becomes due while the slot is taken, 1 is due only much later.
+        let supplier = ScriptedSupplier::new(&sim).batch([0, 1, 3]);
+        let handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(concurrent(1))
+            .policy(|failure: Failure<u32>| Verdict::Retry {
+                after: match *failure.update {
+                    0 => 5 * SECOND,
+                    _ => LONG,
+                },
+            })
+            .start();
+        sim.advance(8 * SECOND);
+        assert_eq!(handle.stats().ready, 1);
+        assert_eq!(handle.stats().waiting, 1);
+        let report = sim.block_on(handle.stop()).unwrap();
+        assert_eq!(log.started(), [0, 1, 3, 0, 1]);
+        assert_eq!(report.counters.retried, 2);
+        assert_eq!(report.counters.failed, 2);
+        assert_eq!(report.counters.finished, 1);
+        assert_eq!(sim.elapsed(), 14 * SECOND);
+    });
 }
 
 #[test]
@@ -661,6 +699,21 @@ fn a_runtime_that_is_shut_down_ends_the_run() {
     });
 }
 
+/// If each of them looked at all the others, this would take minutes.
+#[test]
+fn a_runtime_that_is_shut_down_may_drop_very_many_handlers() {
+    const COUNT: u32 = 100_000;
+    let sim = SimRuntime::new(1);
+    let hang = |_: Delivery<u32>| std::future::pending::<()>();
+    let (handle, _) = start(&sim, 0..COUNT, hang, concurrent(COUNT as usize));
+    let waiter = handle.task();
+    sim.advance(MS);
+    assert_eq!(handle.size(), COUNT as usize);
+    sim.shut_down();
+    let error = ended(waiter).expect("waiters are told").unwrap_err();
+    assert_eq!(error.report().abandoned.len(), COUNT as usize);
+}
+
 /// A user who drives the run outside of the runtime sees its end, too.
 #[test]
 fn a_runtime_that_is_shut_down_under_a_driven_run_ends_it() {
@@ -1030,4 +1083,52 @@ fn a_runner_that_is_dropped_before_it_runs_leaves_nobody_waiting() {
         "{result:?}"
     );
     assert!(!handle.is_running());
+}
+
+/// Counts by its references how many places keep a waker of it.
+struct Counted;
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {}
+}
+
+#[test]
+fn waiting_and_giving_up_leaves_nothing_behind() {
+    let sim = SimRuntime::new(1);
+    let (handle, _) = start(&sim, [], always(&sim, Plan::ok()), concurrent(1));
+    sim.run_until_idle();
+    let counted = Arc::new(Counted);
+    let waker = Waker::from(Arc::clone(&counted));
+    for _ in 0..100 {
+        let mut stopped = handle.stopped();
+        let polled = std::pin::pin!(&mut stopped).poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+    assert_eq!(Arc::strong_count(&counted), 2);
+}
+
+#[test]
+fn a_run_that_is_dropped_leaves_no_waker_behind() {
+    let sim = SimRuntime::new(1);
+    let supplier = ScriptedSupplier::new(&sim).batch([1, 2, 3]);
+    let consumer = always(&sim, Plan::ok().sleep(SECOND));
+    let mut runner = Runner::new(runtime(&sim), supplier, consumer).sink(concurrent(1).prefetch(0));
+    let handle = runner.handle();
+    let counted = Arc::new(Counted);
+    let waker = Waker::from(Arc::clone(&counted));
+    {
+        let mut run = std::pin::pin!(runner.run());
+        for nr in 0..100 {
+            // It waits for its supplier, for permission to go on, and for room, in turns.
+            match nr % 2 {
+                0 => handle.pause(),
+                _ => handle.resume(),
+            }
+            sim.advance(MS * 30);
+            let polled = run.as_mut().poll(&mut Context::from_waker(&waker));
+            assert!(polled.is_pending());
+            assert!(Arc::strong_count(&counted) < 20);
+        }
+    }
+    assert_eq!(Arc::strong_count(&counted), 2);
 }

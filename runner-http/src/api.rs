@@ -9,9 +9,12 @@ use serde_json::value::RawValue;
 #[cfg(feature = "ureq")]
 use crate::UreqClient;
 use crate::{
-    ApiError, BaseUrlError, HttpClient, HttpRequest, HttpResponse, Lane, Limits, Token, TokenError,
-    base_url, envelope,
+    ApiError, BaseUrlError, EnvError, HttpClient, HttpErrorKind, HttpRequest, HttpResponse,
+    LimitError, Limits, Token, TokenError, base_url, env, envelope,
     error::{Body, json_fault},
+    fewer::Fewer,
+    incoming::too_deep,
+    scan::levels,
 };
 
 macro_rules! bot_api {
@@ -38,6 +41,7 @@ macro_rules! bot_api {
         /// ```
         pub struct BotApi<C $($default)*> {
             inner: Arc<Inner<C>>,
+            pub(crate) fewer: Fewer,
         }
     };
 }
@@ -61,14 +65,16 @@ impl BotApi {
 
     /// The bot whose token is in this environment variable, over the default client.
     ///
+    /// The server is the one in the variable `BOT_API_URL`, if it is set and not empty, as by
+    /// [`base_url`](Self::base_url): a local server for a try, or a Bot API server of your own. Who can
+    /// set it can read the token anyway, which is in the same environment.
+    ///
     /// # Errors
     ///
-    /// [`TokenError`] if the variable is not set, or the token cannot be one. Nothing is sent yet.
-    pub fn from_env(variable: &str) -> Result<Self, TokenError> {
-        Ok(Self::from_parts(
-            Token::from_env(variable)?,
-            UreqClient::new(),
-        ))
+    /// [`EnvError`] if the variable is not set, the token cannot be one, or `BOT_API_URL` is no
+    /// address. Nothing is sent yet.
+    pub fn from_env(variable: &str) -> Result<Self, EnvError> {
+        Self::from_env_with(variable, UreqClient::new())
     }
 }
 
@@ -80,6 +86,20 @@ impl<C: HttpClient> BotApi<C> {
     /// [`TokenError`] if the token cannot be one. Nothing is sent yet.
     pub fn with_client(token: impl AsRef<str>, client: C) -> Result<Self, TokenError> {
         Ok(Self::from_parts(Token::new(token.as_ref())?, client))
+    }
+
+    /// The bot that the environment describes, as by `from_env`, over an HTTP client of your choice.
+    ///
+    /// # Errors
+    ///
+    /// [`EnvError`], as from `from_env`.
+    pub fn from_env_with(variable: &str, client: C) -> Result<Self, EnvError> {
+        let (token, base) = env::read(variable)?;
+        let api = Self::from_parts(token, client);
+        Ok(match base {
+            Some(base) => api.change(|inner| inner.base = base),
+            None => api,
+        })
     }
 
     /// Uses another server. Default: `https://api.telegram.org`.
@@ -100,7 +120,8 @@ impl<C: HttpClient> BotApi<C> {
         self.change(|inner| inner.is_test = true)
     }
 
-    /// How long and how large the parts of one call may be. Default: [`Limits::default`].
+    /// How long the parts of one call may take, and how large its answer may be. Default:
+    /// [`Limits::default`].
     ///
     /// A poll adds its own timeout to [`Limits::answer`].
     #[must_use]
@@ -119,8 +140,8 @@ impl<C: HttpClient> BotApi<C> {
     ///
     /// # Errors
     ///
-    /// [`ApiError`]. After [`ApiError::Http`] and [`ApiError::Decode`] the call may have had its
-    /// effect.
+    /// [`ApiError`]. After [`ApiError::Http`], [`ApiError::Limit`] and [`ApiError::Decode`] the call
+    /// may have had its effect.
     ///
     /// # Cancel safety
     ///
@@ -134,13 +155,15 @@ impl<C: HttpClient> BotApi<C> {
         let request = self.request(method, params);
         let api = self.clone();
         async move {
-            let response = api.inner.client.send(request?).await?;
+            let response = api.send(request?).await?;
             let result: Option<&RawValue> = envelope::open(&response, api.token())?;
-            serde_json::from_str(result.unwrap_or(RawValue::NULL).get()).map_err(|error| {
-                ApiError::Decode {
-                    body: Body::bounded(&response.body),
-                    source: json_fault(&error, Some(api.token())),
-                }
+            let result = result.unwrap_or(RawValue::NULL).get();
+            if let Some(limit) = too_deep(levels(result), api.inner.limits.max_depth) {
+                return Err(ApiError::Limit(limit));
+            }
+            serde_json::from_str(result).map_err(|error| ApiError::Decode {
+                body: Body::bounded(&response.body),
+                source: json_fault(&error, Some(api.token())),
             })
         }
     }
@@ -160,6 +183,7 @@ impl<C: HttpClient> BotApi<C> {
                 is_test: false,
                 limits: Limits::default(),
             }),
+            fewer: Fewer::default(),
         }
     }
 
@@ -172,9 +196,17 @@ impl<C: HttpClient> BotApi<C> {
         Ok(request)
     }
 
-    pub(crate) async fn poll(&self, request: HttpRequest) -> Result<HttpResponse, ApiError> {
-        debug_assert_eq!(request.lane, Lane::Poll);
-        Ok(self.inner.client.send(request).await?)
+    pub(crate) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ApiError> {
+        let max = request.limits.max_body;
+        let answer = self.inner.client.send(request).await;
+        answer.map_err(|error| match error.kind() {
+            HttpErrorKind::TooLarge => ApiError::Limit(LimitError::Body { max }),
+            _ => ApiError::Http(error),
+        })
+    }
+
+    pub(crate) fn current_limits(&self) -> &Limits {
+        &self.inner.limits
     }
 
     fn change(self, change: impl FnOnce(&mut Inner<C>)) -> Self {
@@ -183,6 +215,7 @@ impl<C: HttpClient> BotApi<C> {
         change(&mut inner);
         Self {
             inner: Arc::new(inner),
+            fewer: self.fewer,
         }
     }
 }
@@ -191,6 +224,8 @@ impl<C> Clone for BotApi<C> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
+            // What was refused concerns whoever polls.
+            fewer: Fewer::default(),
         }
     }
 }

@@ -47,7 +47,9 @@ impl Class {
                 _ => Self::Transient,
             },
             // A later answer may be a different one; a poll that stopped for good would not see it.
-            ApiError::Decode { .. } | ApiError::Position { .. } => Self::Transient,
+            ApiError::Decode { .. } | ApiError::Position { .. } | ApiError::Limit(_) => {
+                Self::Transient
+            }
             ApiError::Encode(_) | ApiError::Method { .. } => Self::Fatal,
         }
     }
@@ -63,7 +65,7 @@ impl Class {
             429 => Self::RetryAfter(
                 retry_after
                     .unwrap_or(DEFAULT_RETRY_AFTER)
-                    .max(MIN_RETRY_AFTER),
+                    .clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER),
             ),
             400..=499 | 501 | 505 => Self::Fatal,
             _ => Self::Transient,
@@ -76,10 +78,14 @@ const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// The server rounds up to whole seconds, so a zero is a mistake and would make a busy loop.
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// A poll that waited for longer because of one answer would be deaf; one that comes too early is
+/// answered with the rest of the delay.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{HttpError, HttpResponse, Token, envelope};
+    use crate::{HttpError, HttpResponse, LimitError, Token, envelope};
 
     fn class(status: u16, body: &str, retry_after: Option<&str>) -> Class {
         let token = Token::new("1:AAabcdefghijklmnopqrstuvwxyz").unwrap();
@@ -198,6 +204,8 @@ mod tests {
             (body(r#","parameters":{"retry_after":"x"}"#), Some("9"), 9),
             (body(r#","parameters":{"retry_after":-3}"#), None, 5),
             (body(r#","parameters":[]"#), Some(" 9 "), 9),
+            (body(r#","parameters":{"retry_after":1e18}"#), None, 3600),
+            (body(""), Some("18446744073709551615"), 3600),
             (body(""), Some("9"), 9),
             (body(""), Some("Wed, 21 Oct 2026 07:28:00 GMT"), 5),
             (body(""), None, 5),
@@ -244,6 +252,8 @@ mod tests {
         let method = ApiError::Method { name: "?".into() };
         assert_eq!(Class::of(&method), Class::Fatal);
         assert_eq!(Class::of(&ApiError::Encode("x".into())), Class::Fatal);
+        let limit = LimitError::Body { max: 1 };
+        assert_eq!(Class::of(&ApiError::Limit(limit)), Class::Transient);
     }
 
     #[test]

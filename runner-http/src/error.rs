@@ -5,7 +5,7 @@ use std::{error::Error, fmt, time::Duration};
 use bytes::Bytes;
 use runner_core::BoxError;
 
-use crate::{HttpError, Token};
+use crate::{HttpError, LimitError, Token};
 
 /// Why a call of a method failed.
 ///
@@ -45,6 +45,11 @@ pub enum ApiError {
         /// Where it differs.
         source: BoxError,
     },
+    /// The answer was beyond one of the [`Limits`](crate::Limits), and nothing of it was used.
+    ///
+    /// Whether a call had its effect is not known. What the updates of a poll are concerned,
+    /// [`Limits`](crate::Limits) tells what becomes of them.
+    Limit(LimitError),
     /// Not even the position of an update can be told, so it can be neither handled nor passed by.
     ///
     /// Only possible if it was the only one in the answer to a first poll. Passes as soon as
@@ -135,6 +140,7 @@ impl fmt::Display for ApiError {
                 }
             }
             Self::Http(_) => f.write_str("the call was not answered"),
+            Self::Limit(limit) => limit.fmt(f),
             Self::Decode { body, .. } => write!(
                 f,
                 "the answer of the Bot API has an unexpected shape ({} bytes)",

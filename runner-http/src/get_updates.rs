@@ -5,7 +5,9 @@ use std::{fmt, marker::PhantomData, time::Duration};
 use runner_core::{BoxError, Delivery, GetUpdates, Key, UpdatesRequest};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{ApiError, BotApi, HttpClient, Incoming, Lane, Update, split::split};
+use crate::{
+    ApiError, BotApi, HttpClient, HttpErrorKind, Incoming, Lane, LimitError, Update, split::split,
+};
 
 impl<C: HttpClient> BotApi<C> {
     /// The same bot, but its handlers get updates as `T`, decoded from the whole object with its
@@ -78,7 +80,7 @@ where
     type Error = ApiError;
 
     async fn get_updates(&mut self, request: &UpdatesRequest) -> Result<Vec<Incoming>, ApiError> {
-        poll(&self.api, request).await
+        poll(&mut self.api, request).await
     }
 
     async fn delete_webhook(&mut self, drop_pending_updates: bool) -> Result<(), ApiError> {
@@ -118,19 +120,32 @@ impl<T, C: fmt::Debug> fmt::Debug for TypedUpdates<T, C> {
 }
 
 async fn poll<C: HttpClient>(
-    api: &BotApi<C>,
+    api: &mut BotApi<C>,
     request: &UpdatesRequest,
 ) -> Result<Vec<Incoming>, ApiError> {
-    let mut post = api.request("getUpdates", &Params::of(request))?;
+    let limits = *api.current_limits();
+    let most = u8::try_from(limits.max_updates).unwrap_or(u8::MAX);
+    let limit = api.fewer.limit(request.limit).min(most).max(1);
+    let mut post = api.request("getUpdates", &Params::of(request, limit))?;
     post.lane = Lane::Poll;
     post.limits.answer = post.limits.answer.saturating_add(request.timeout);
-    let response = api.poll(post).await?;
-    split(
-        &response,
-        api.token(),
-        request.offset,
-        usize::from(request.limit.max(1)),
-    )
+    let answer = api.send(post).await;
+    if answer.as_ref().is_err_and(is_too_large) {
+        api.fewer.refused(limit);
+    }
+    let count = limit.into();
+    let updates = split(&answer?, api.token(), request.offset, count, &limits)?;
+    api.fewer.answered(updates.len());
+    Ok(updates)
+}
+
+/// Whether an answer with fewer updates could have been read.
+fn is_too_large(error: &ApiError) -> bool {
+    match error {
+        ApiError::Limit(LimitError::Body { .. }) => true,
+        ApiError::Http(error) => error.kind() == HttpErrorKind::BodyTimeout,
+        _ => false,
+    }
 }
 
 async fn delete_webhook<C: HttpClient>(
@@ -168,11 +183,11 @@ struct Params<'a> {
 }
 
 impl<'a> Params<'a> {
-    fn of(request: &'a UpdatesRequest) -> Self {
+    fn of(request: &'a UpdatesRequest, limit: u8) -> Self {
         // A larger timeout is cut to 50 s by the server.
         Self {
             offset: request.offset,
-            limit: request.limit,
+            limit,
             timeout: request.timeout.min(MAX_TIMEOUT).as_secs(),
             allowed_updates: request.allowed_updates.as_deref(),
         }

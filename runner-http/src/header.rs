@@ -31,16 +31,10 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// Scans one update; what cannot be read is left out.
-    pub(crate) fn of(raw: &[u8]) -> Self {
-        let mut scan = Self::default();
-        // Where the structure is lost the scan ends, and what was found before it stays.
-        let _ = scan.read(&mut Scanner::new(raw));
-        scan
-    }
-
-    /// Scans one value of any type, and passes over it. `None` if its structure is lost.
-    pub(crate) fn read(&mut self, json: &mut Scanner<'_>) -> Option<()> {
+    /// Scans one value of any type, passes over it, and returns how many levels it has; what cannot
+    /// be read is left out. `None` if its structure is lost.
+    pub(crate) fn read(&mut self, json: &mut Scanner<'_>) -> Option<usize> {
+        let mark = json.mark()?;
         json.fields(|json, name| match name {
             b"update_id" => {
                 self.id = json.integer()?.filter(|id| IDS.contains(id));
@@ -53,7 +47,8 @@ impl Scan {
                 self.kind = Some(kind);
                 self.content(json, place)
             }
-        })
+        })?;
+        Some(json.levels_since(mark))
     }
 
     pub(crate) fn into_header(self) -> Header {

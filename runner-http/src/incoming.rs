@@ -6,7 +6,9 @@ use bytes::Bytes;
 use runner_core::BoxError;
 use serde::de::DeserializeOwned;
 
-use crate::{Header, UpdateKind, error::json_fault, header::Scan};
+use crate::{
+    Header, LimitError, Limits, UpdateKind, error::json_fault, header::Scan, scan::Scanner,
+};
 
 /// One update as it was fetched: its id, what it is about, and its JSON, not yet decoded.
 ///
@@ -16,6 +18,8 @@ use crate::{Header, UpdateKind, error::json_fault, header::Scan};
 pub struct Incoming {
     id: i64,
     is_id_assumed: bool,
+    /// Why it may not be decoded.
+    limit: Option<LimitError>,
     header: Header,
     raw: Bytes,
 }
@@ -26,12 +30,15 @@ impl Incoming {
     /// # Errors
     ///
     /// [`DecodeError`] if it has no readable `update_id`. Anything else that may be wrong with it
-    /// shows when it is decoded.
+    /// shows when it is decoded, nesting beyond the default [`Limits`] among it.
     pub fn from_json(raw: impl Into<Bytes>) -> Result<Self, DecodeError> {
         let raw = raw.into();
-        let scan = Scan::of(&raw);
+        let mut scan = Scan::default();
+        // Where the structure is lost the scan ends, and what was found before it stays.
+        let levels = scan.read(&mut Scanner::new(&raw)).unwrap_or_default();
+        let limit = too_deep(levels, Limits::default().max_depth);
         match scan.id {
-            Some(id) => Ok(Self::new(id, scan, raw)),
+            Some(id) => Ok(Self::new(id, scan, raw, limit)),
             None => Err(DecodeError::new(
                 None,
                 scan.into_header().kind,
@@ -41,10 +48,11 @@ impl Incoming {
         }
     }
 
-    pub(crate) fn new(id: i64, scan: Scan, raw: Bytes) -> Self {
+    pub(crate) fn new(id: i64, scan: Scan, raw: Bytes, limit: Option<LimitError>) -> Self {
         Self {
             id,
             is_id_assumed: scan.id.is_none(),
+            limit,
             header: scan.into_header(),
             raw,
         }
@@ -97,12 +105,20 @@ impl Incoming {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if the JSON is not a `T`.
+    /// [`DecodeError`] if the JSON is not a `T`, or nested deeper than
+    /// [`Limits::max_depth`].
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T, DecodeError> {
-        if self.is_id_assumed {
-            return Err(self.error(NO_ID));
-        }
+        self.check()?;
         serde_json::from_slice(&self.raw).map_err(|error| self.error(json_fault(&error, None)))
+    }
+
+    /// Whether it may be decoded.
+    pub(crate) fn check(&self) -> Result<(), DecodeError> {
+        match self.limit {
+            _ if self.is_id_assumed => Err(self.error(NO_ID)),
+            Some(limit) => Err(self.error(limit)),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn error(&self, source: impl Into<BoxError>) -> DecodeError {
@@ -187,4 +203,9 @@ impl Error for DecodeError {
     }
 }
 
-pub(crate) const NO_ID: &str = "the update_id is missing or not a valid number";
+/// The limit, if an update with so many levels is beyond it.
+pub(crate) fn too_deep(levels: usize, max: usize) -> Option<LimitError> {
+    (levels > max).then_some(LimitError::Depth { max })
+}
+
+const NO_ID: &str = "the update_id is missing or not a valid number";

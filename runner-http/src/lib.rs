@@ -2,17 +2,34 @@
 //!
 //! [`BotApi`] calls any method and is where the runner gets its updates. It knows no executor; what
 //! moves the bytes is an [`HttpClient`].
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `ureq` (default) | `UreqClient`: blocking connections on threads of its own; what `BotApi::new` uses |
+//! | `hyper` | `HyperClient`: an async client for every runtime, for bots that send a lot |
+//! | `test-util` | `testing`: a conformance suite for HTTP clients |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod api;
 mod base_url;
 mod classify;
 mod client;
+mod env;
 mod envelope;
 mod error;
+mod fewer;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod get_updates;
 mod header;
 mod incoming;
+#[cfg(any(test, fuzzing))]
+mod json_tree;
 mod kind;
+mod limits;
 mod methods;
 mod scan;
 mod split;
@@ -21,20 +38,29 @@ pub mod testing;
 mod token;
 mod update;
 
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+pub use self::client::ClientOptions;
 #[cfg(feature = "hyper")]
-pub use self::client::{HyperClient, HyperOptions};
+pub use self::client::HyperClient;
 #[cfg(feature = "ureq")]
-pub use self::client::{UreqClient, UreqOptions};
+pub use self::client::UreqClient;
 pub use self::{
     api::BotApi,
     base_url::BaseUrlError,
-    client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits},
+    client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane},
+    env::EnvError,
     error::{ApiError, Body, ErrorParameters},
     get_updates::TypedUpdates,
     header::Header,
     incoming::{DecodeError, Incoming},
     kind::UpdateKind,
+    limits::{LimitError, Limits},
     methods::{SentMessage, User},
     token::{Token, TokenError},
     update::{Command, Update},
 };
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -15,11 +15,27 @@ use memchr::memchr;
 pub(crate) struct Scanner<'a> {
     text: &'a [u8],
     at: usize,
+    /// How many brackets are open here.
+    depth: usize,
+    /// How many were open at a time, since the last mark.
+    deepest: usize,
+}
+
+/// A place to come back to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    at: usize,
+    depth: usize,
 }
 
 impl<'a> Scanner<'a> {
     pub(crate) fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0 }
+        Self {
+            text,
+            at: 0,
+            depth: 0,
+            deepest: 0,
+        }
     }
 
     /// Visits the fields of an object; `each` must consume the value.
@@ -27,16 +43,16 @@ impl<'a> Scanner<'a> {
         &mut self,
         mut each: impl FnMut(&mut Self, &[u8]) -> Option<()>,
     ) -> Option<()> {
-        self.take(b'{')?;
+        self.enter(b'{')?;
         if self.peek()? == b'}' {
-            return self.take(b'}');
+            return self.leave(b'}');
         }
         loop {
             let name = self.name()?;
             self.take(b':')?;
             each(self, &name)?;
             if self.peek()? == b'}' {
-                return self.take(b'}');
+                return self.leave(b'}');
             }
             self.take(b',')?;
         }
@@ -55,14 +71,14 @@ impl<'a> Scanner<'a> {
 
     /// Visits the elements of an array; `each` must consume the element.
     pub(crate) fn array(&mut self, mut each: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
-        self.take(b'[')?;
+        self.enter(b'[')?;
         if self.peek()? == b']' {
-            return self.take(b']');
+            return self.leave(b']');
         }
         loop {
             each(self)?;
             if self.peek()? == b']' {
-                return self.take(b']');
+                return self.leave(b']');
             }
             self.take(b',')?;
         }
@@ -95,20 +111,31 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Where the next value begins.
-    pub(crate) fn position(&mut self) -> Option<usize> {
+    /// Marks where the next value begins.
+    pub(crate) fn mark(&mut self) -> Option<Mark> {
         self.peek()?;
-        Some(self.at)
+        self.deepest = self.depth;
+        Some(Mark {
+            at: self.at,
+            depth: self.depth,
+        })
     }
 
-    /// What was passed over since `start`.
-    pub(crate) fn since(&self, start: usize) -> &'a [u8] {
-        &self.text[start..self.at]
+    /// What was passed over since the mark.
+    pub(crate) fn since(&self, mark: Mark) -> &'a [u8] {
+        &self.text[mark.at..self.at]
     }
 
-    /// Goes back to a position.
-    pub(crate) fn rewind(&mut self, position: usize) {
-        self.at = position;
+    /// How many brackets were open at a time since the last mark, which is this one.
+    pub(crate) fn levels_since(&self, mark: Mark) -> usize {
+        self.deepest - mark.depth
+    }
+
+    /// Goes back to a mark.
+    pub(crate) fn rewind(&mut self, mark: Mark) {
+        self.at = mark.at;
+        self.depth = mark.depth;
+        self.deepest = mark.depth;
     }
 
     /// Whether there is nothing but white space left.
@@ -128,6 +155,19 @@ impl<'a> Scanner<'a> {
 
     fn take(&mut self, byte: u8) -> Option<()> {
         (self.peek()? == byte).then(|| self.at += 1)
+    }
+
+    fn enter(&mut self, bracket: u8) -> Option<()> {
+        self.take(bracket)?;
+        self.depth += 1;
+        self.deepest = self.deepest.max(self.depth);
+        Some(())
+    }
+
+    fn leave(&mut self, bracket: u8) -> Option<()> {
+        self.take(bracket)?;
+        self.depth -= 1;
+        Some(())
     }
 
     fn name(&mut self) -> Option<Cow<'a, [u8]>> {
@@ -166,7 +206,7 @@ impl<'a> Scanner<'a> {
     }
 
     fn skip_nested(&mut self) -> Option<()> {
-        let mut depth = 0_usize;
+        let (mut depth, mut deepest) = (0_usize, 0);
         loop {
             self.at = find(self.text, self.at, |eight| {
                 // Brackets and braces differ in one bit.
@@ -178,16 +218,27 @@ impl<'a> Scanner<'a> {
                     self.skip_string()?;
                     continue;
                 }
-                b'{' | b'[' => depth += 1,
+                b'{' | b'[' => {
+                    depth += 1;
+                    deepest = deepest.max(depth);
+                }
                 b'}' | b']' => depth -= 1,
                 _ => {}
             }
             self.at += 1;
             if depth == 0 {
+                self.deepest = self.deepest.max(self.depth + deepest);
                 return Some(());
             }
         }
     }
+}
+
+/// How deep arrays and objects are nested in one value, as far as its structure can be told.
+pub(crate) fn levels(text: &str) -> usize {
+    let mut json = Scanner::new(text.as_bytes());
+    let mark = Mark { at: 0, depth: 0 };
+    json.skip().map_or(0, |()| json.levels_since(mark))
 }
 
 /// Where the string ends whose text begins at `start`.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use serde::de::IgnoredAny;
 
 use crate::{
-    ApiError, HttpResponse, Incoming, Token, envelope, error::Body, header::Scan, scan::Scanner,
+    ApiError, HttpResponse, Incoming, LimitError, Limits, Token, envelope, error::Body,
+    header::Scan, incoming::too_deep, scan::Scanner,
 };
 
 /// Splits the answer to a `getUpdates` with this `offset` and `limit`.
@@ -17,24 +18,27 @@ pub(crate) fn split(
     token: &Token,
     offset: Option<i64>,
     limit: usize,
+    limits: &Limits,
 ) -> Result<Vec<Incoming>, ApiError> {
     let is_success = (200..300).contains(&response.status);
-    let scans = scans(&response.body, limit.min(MAX_UPDATES)).filter(|_| is_success);
-    let scans = scans.ok_or_else(|| not_updates(response, token))?;
+    let scans = match scans(&response.body, limit.min(MAX_UPDATES), limits) {
+        Some(scans) if is_success => scans.map_err(ApiError::Limit)?,
+        _ => return Err(not_updates(response, token)),
+    };
     let Some(mut lowest) = lowest_id(&scans, offset) else {
         return match scans.first() {
             None => Ok(Vec::new()),
-            Some((_, raw)) => Err(ApiError::Position {
+            Some(Scanned { raw, .. }) => Err(ApiError::Position {
                 body: Body::bounded(raw),
             }),
         };
     };
     Ok(scans
         .into_iter()
-        .map(|(scan, raw)| {
+        .map(|Scanned { scan, raw, limit }| {
             let id = scan.id.unwrap_or(lowest);
             lowest = id.saturating_add(1);
-            Incoming::new(id, scan, raw)
+            Incoming::new(id, scan, raw, limit)
         })
         .collect())
 }
@@ -45,10 +49,10 @@ pub(crate) fn split(
 /// the first is not before the offset. Passing by the lowest possible id never skips another
 /// update: if it was a lower bound only, the same update comes again and is passed by once more, a
 /// little higher. Without an offset, the first id that can be read tells.
-fn lowest_id(scans: &[(Scan, Bytes)], offset: Option<i64>) -> Option<i64> {
-    let known = scans.iter().position(|(scan, _)| scan.id.is_some());
+fn lowest_id(scans: &[Scanned], offset: Option<i64>) -> Option<i64> {
+    let known = scans.iter().position(|one| one.scan.id.is_some());
     let from_next = known.and_then(|index| {
-        let id = scans[index].0.id?;
+        let id = scans[index].scan.id?;
         let before = i64::try_from(index).ok()?;
         Some((id - before).max(0))
     });
@@ -60,10 +64,19 @@ fn lowest_id(scans: &[(Scan, Bytes)], offset: Option<i64>) -> Option<i64> {
     }
 }
 
-/// The updates of an answer, each scanned, with its text; `None` if it has none.
-fn scans(body: &Bytes, limit: usize) -> Option<Vec<(Scan, Bytes)>> {
+/// One update of an answer.
+struct Scanned {
+    scan: Scan,
+    raw: Bytes,
+    /// The limit that it alone is beyond.
+    limit: Option<LimitError>,
+}
+
+/// The updates of an answer; `None` if it has none.
+fn scans(body: &Bytes, limit: usize, limits: &Limits) -> Option<Result<Vec<Scanned>, LimitError>> {
     let mut json = Scanner::new(body);
     let mut ok = false;
+    let most = limits.max_updates.max(1);
     let mut result = None;
     json.object(|json, name| match name {
         b"ok" => {
@@ -72,27 +85,38 @@ fn scans(body: &Bytes, limit: usize) -> Option<Vec<(Scan, Bytes)>> {
         }
         b"result" => {
             let mut updates = Vec::new();
+            let mut count = 0_usize;
             json.array(|json| {
+                count += 1;
                 if updates.len() >= limit {
                     return json.skip();
                 }
-                let start = json.position()?;
+                let start = json.mark()?;
                 let mut scan = Scan::default();
-                if scan.read(json).is_none() {
-                    // Its brackets may still tell where it ends.
-                    json.rewind(start);
-                    json.skip()?;
-                }
+                let levels = match scan.read(json) {
+                    Some(levels) => levels,
+                    None => {
+                        // Its brackets may still tell where it ends.
+                        json.rewind(start);
+                        json.skip()?;
+                        json.levels_since(start)
+                    }
+                };
                 let text = json.since(start);
                 let raw = if body.len() <= MAX_SHARED {
                     body.slice_ref(text)
                 } else {
                     Bytes::copy_from_slice(text)
                 };
-                updates.push((scan, raw));
+                let limit = too_deep(levels, limits.max_depth);
+                updates.push(Scanned { scan, raw, limit });
                 Some(())
             })?;
-            result = Some(updates);
+            result = Some(if count > most {
+                Err(LimitError::Updates { max: most })
+            } else {
+                Ok(updates)
+            });
             Some(())
         }
         _ => json.skip(),
@@ -126,7 +150,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::UpdateKind;
+    use crate::{UpdateKind, fuzzing::model, json_tree::Json};
 
     const BATCH: &str = include_str!("../tests/wire/batch.json");
     const JUMP: &str = include_str!("../tests/wire/jump.json");
@@ -142,7 +166,7 @@ mod tests {
     ) -> Result<Vec<Incoming>, ApiError> {
         let token = Token::new("1:AAabcdefghijklmnopqrstuvwxyz").unwrap();
         let response = HttpResponse::new(200, Bytes::copy_from_slice(body));
-        split(&response, &token, offset, limit)
+        split(&response, &token, offset, limit, &Limits::default())
     }
 
     fn answer(updates: &str) -> String {
@@ -188,7 +212,7 @@ mod tests {
         let within = |body: String| {
             let response = HttpResponse::new(200, body);
             let range = response.body.as_ptr_range();
-            let updates = split(&response, &token, None, 100).unwrap();
+            let updates = split(&response, &token, None, 100, &Limits::default()).unwrap();
             range.contains(&updates[0].raw().as_ptr())
         };
         assert!(within(BATCH.into()));
@@ -206,6 +230,58 @@ mod tests {
         let body = answer(&updates.join(","));
         assert_eq!(ids(&parse(&body, None, 3).unwrap()), [1, 2, 3]);
         assert_eq!(parse(&body, None, 255).unwrap().len(), MAX_UPDATES);
+    }
+
+    #[test]
+    fn an_update_nested_too_deep_costs_no_other_one() {
+        let update = |id: i64, levels: usize| {
+            let (open, close) = ("[".repeat(levels - 2), "]".repeat(levels - 2));
+            format!(r#"{{"update_id":{id},"message":{{"chat":{{"id":8}},"x":{open}{close}}}}}"#)
+        };
+        let limits = Limits::default();
+        let max = limits.max_depth;
+        let deep = update(6, max + 1);
+        let body = answer(&[update(5, max), deep.clone(), update(7, 3)].join(","));
+        let updates = parse(&body, None, 100).unwrap();
+        assert_eq!(ids(&updates), [5, 6, 7]);
+        for one in &updates {
+            let decoded = crate::Update::from_incoming(one).map(|_| ());
+            let again = one.decode::<Value>().map(|_| ());
+            assert_eq!(decoded.is_err(), one.id() == 6);
+            assert_eq!(again.is_err(), one.id() == 6);
+            for error in [decoded, again].into_iter().filter_map(Result::err) {
+                let limit = std::error::Error::source(&error).unwrap();
+                assert_eq!(limit.downcast_ref(), Some(&LimitError::Depth { max }));
+            }
+        }
+        // It has its bytes and its keys all the same.
+        assert_eq!(updates[1].raw().as_ref(), deep.as_bytes());
+        assert_eq!(updates[1].chat_id(), Some(8));
+        assert!(
+            Incoming::from_json(deep)
+                .unwrap()
+                .decode::<Value>()
+                .is_err()
+        );
+        // Nothing is deep enough to harm the stack.
+        let updates = parse(&answer(&update(1, 4_000_000)), None, 100).unwrap();
+        assert!(crate::Update::from_incoming(&updates[0]).is_err());
+    }
+
+    #[test]
+    fn an_answer_with_far_too_many_updates_is_refused() {
+        let token = Token::new("1:AAabcdefghijklmnopqrstuvwxyz").unwrap();
+        let split = |count: usize, max: usize| {
+            let response = HttpResponse::new(200, answer(&vec!["{}"; count].join(",")));
+            let limits = Limits::default().max_updates(max);
+            split(&response, &token, Some(1), 2, &limits).map(|updates| updates.len())
+        };
+        assert_eq!(split(7, 7).unwrap(), 2);
+        for (count, max) in [(8, 7), (100_000, 7), (2, 1), (2, 0)] {
+            let error = split(count, max).unwrap_err();
+            let expected = LimitError::Updates { max: max.max(1) };
+            assert!(matches!(error, ApiError::Limit(limit) if limit == expected));
+        }
     }
 
     #[test]
@@ -396,38 +472,6 @@ mod tests {
         })
     }
 
-    /// The naive model: the header from a whole tree.
-    fn model(update: &Value) -> (i64, String, Option<i64>, Option<i64>) {
-        let fields = update.as_object().unwrap();
-        let id = fields["update_id"].as_i64().unwrap();
-        let (kind, content) = fields
-            .iter()
-            .find(|(name, _)| *name != "update_id")
-            .unwrap();
-        let (mut chat, mut user) = (None, None);
-        let peer = |value: &Value, known: &mut Option<i64>| {
-            if let Some(id) = value.get("id") {
-                *known = id.as_i64();
-            }
-        };
-        // Of two that mean the same, the last one counts.
-        for (name, value) in content.as_object().into_iter().flatten() {
-            match (name.as_str(), kind.as_str()) {
-                ("from" | "user", _) => peer(value, &mut user),
-                ("message", "callback_query") => {
-                    if let Some(value) = value.get("chat") {
-                        peer(value, &mut chat);
-                    }
-                }
-                ("user_chat_id", "business_connection") => chat = value.as_i64(),
-                (_, "callback_query" | "business_connection") => {}
-                ("chat" | "voter_chat", _) => peer(value, &mut chat),
-                _ => {}
-            }
-        }
-        (id, UpdateKind::from_name(kind).to_string(), chat, user)
-    }
-
     proptest! {
         #[test]
         fn the_scan_agrees_with_a_whole_tree(
@@ -444,8 +488,10 @@ mod tests {
             prop_assert_eq!(split.len(), updates.len());
             for (incoming, update) in split.iter().zip(&updates) {
                 let header = incoming.header();
-                let found = (incoming.id(), header.kind.to_string(), header.chat, header.user);
-                prop_assert_eq!(found, model(update));
+                let found =
+                    (Some(incoming.id()), header.kind.to_string(), header.chat, header.user);
+                let tree: Json = serde_json::from_str(&update.to_string()).unwrap();
+                prop_assert_eq!(found, model(tree.fields()));
                 let raw: Value = serde_json::from_slice(incoming.raw()).unwrap();
                 // Floats may differ in their last digit after a round trip.
                 prop_assert_eq!(raw["update_id"].as_i64(), update["update_id"].as_i64());

@@ -8,7 +8,7 @@ use serde::{
     de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
 };
 
-use crate::{DecodeError, Header, Incoming, UpdateKind, error::json_fault, incoming::NO_ID};
+use crate::{DecodeError, Header, Incoming, UpdateKind, error::json_fault};
 
 /// One update, decoded as far as most bots need it; everything else by [`json`](Self::json).
 ///
@@ -40,8 +40,9 @@ impl Update {
     ///
     /// # Errors
     ///
-    /// [`DecodeError`] if it has no readable `update_id`, is not valid JSON, or has a field of
-    /// another type than the Bot API documents.
+    /// [`DecodeError`] if it has no readable `update_id`, is not valid JSON, is nested deeper than
+    /// [`Limits::max_depth`](crate::Limits::max_depth), or has a field of another type than the Bot
+    /// API documents.
     pub fn from_json(raw: impl Into<Bytes>) -> Result<Self, DecodeError> {
         Self::from_incoming(&Incoming::from_json(raw)?)
     }
@@ -52,9 +53,7 @@ impl Update {
     ///
     /// As [`from_json`](Self::from_json).
     pub fn from_incoming(incoming: &Incoming) -> Result<Self, DecodeError> {
-        if incoming.is_id_assumed() {
-            return Err(incoming.error(NO_ID));
-        }
+        incoming.check()?;
         let raw = incoming.raw();
         let text = str::from_utf8(raw).map_err(|error| incoming.error(error))?;
         let mut json = serde_json::Deserializer::from_str(text);

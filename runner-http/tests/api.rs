@@ -507,3 +507,57 @@ fn a_changed_clone_leaves_the_original_as_it_was() {
     assert_eq!(fake.requests()[0].limits, Limits::default());
     assert!(!fake.requests()[0].url.contains("/test/"));
 }
+
+#[test]
+fn an_answer_that_was_too_large_or_too_slow_is_followed_by_polls_for_fewer() {
+    for kind in [HttpErrorKind::TooLarge, HttpErrorKind::BodyTimeout] {
+        let fake = Fake::default();
+        for _ in 0..2 {
+            fake.push(Err(HttpError::new(kind)));
+        }
+        for body in [
+            ok(r#"[{"update_id":7},{"update_id":8}]"#),
+            ok("[]"),
+            ok("[]"),
+        ] {
+            fake.push(Ok(HttpResponse::new(body.0, body.1)));
+        }
+        let mut api = api(&fake);
+        for _ in 0..2 {
+            let error = block_on(api.get_updates(&request())).unwrap_err();
+            assert!(matches!(
+                SupplyError::from(error),
+                SupplyError::Transient(_)
+            ));
+        }
+        // A bot that polls with a clone knows nothing of it.
+        let mut other = api.clone();
+        for _ in 0..2 {
+            block_on(api.get_updates(&request())).unwrap();
+        }
+        block_on(other.get_updates(&request())).unwrap();
+        let asked: Vec<_> = fake
+            .bodies()
+            .iter()
+            .map(|body| body["limit"].clone())
+            .collect();
+        assert_eq!(asked, [100, 50, 25, 25, 100], "{kind:?}");
+    }
+}
+
+#[test]
+fn other_failures_leave_the_number_of_updates_as_it_is() {
+    for kind in [
+        HttpErrorKind::AnswerTimeout,
+        HttpErrorKind::Closed,
+        HttpErrorKind::Malformed,
+    ] {
+        let fake = Fake::default();
+        fake.push(Err(HttpError::new(kind)));
+        fake.push(Ok(HttpResponse::new(200, ok("[]").1)));
+        let mut api = api(&fake);
+        block_on(api.get_updates(&request())).unwrap_err();
+        block_on(api.get_updates(&request())).unwrap();
+        assert_eq!(fake.bodies()[1]["limit"], 100, "{kind:?}");
+    }
+}

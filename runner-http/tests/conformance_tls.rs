@@ -14,8 +14,7 @@ use std::{
 
 use futures::future::{Either, select};
 use runner_http::{
-    HttpClient, HttpErrorKind, HttpRequest, HyperClient, HyperOptions, Lane, UreqClient,
-    UreqOptions,
+    ClientOptions, HttpClient, HttpErrorKind, HttpRequest, HyperClient, Lane, UreqClient,
 };
 use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring, pki_types::PrivateKeyDer};
 
@@ -145,7 +144,7 @@ async fn check<C: HttpClient>(trusting: impl Fn(Vec<u8>) -> C, other: C) {
 #[test]
 fn ureq_client_over_tls() {
     let trusting = |certificate| {
-        UreqClient::with_options(UreqOptions::default().root_certificates([certificate]))
+        UreqClient::with_options(ClientOptions::default().root_certificates([certificate]))
     };
     async_io::block_on(check(trusting, UreqClient::new()));
 }
@@ -153,7 +152,7 @@ fn ureq_client_over_tls() {
 #[test]
 fn hyper_client_over_tls() {
     let trusting = |certificate| {
-        HyperClient::with_options(HyperOptions::default().root_certificates([certificate]))
+        HyperClient::with_options(ClientOptions::default().root_certificates([certificate]))
     };
     async_io::block_on(check(trusting, HyperClient::new()));
 }
@@ -161,7 +160,7 @@ fn hyper_client_over_tls() {
 #[test]
 fn hyper_client_over_tls_inside_tokio() {
     let trusting = |certificate| {
-        HyperClient::with_options(HyperOptions::default().root_certificates([certificate]))
+        HyperClient::with_options(ClientOptions::default().root_certificates([certificate]))
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)

@@ -5,7 +5,9 @@
 //! - [`Smol`] is the executor for everything else: with a handle to start, stop and look inside, and
 //!   without signals.
 //!
-//! Anything of the smol family may be used in handlers.
+//! Anything of the smol family may be used in handlers. There are no features to choose.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod guard;
 mod run;
@@ -16,3 +18,8 @@ pub use self::{
     run::{run, run_with, serve, serve_on},
     runtime::Smol,
 };
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -29,6 +29,7 @@ pub struct LocalServerBuilder {
     faults: FaultPlan,
     accepts_any: bool,
     records: bool,
+    port: u16,
     is_bounded: bool,
 }
 
@@ -41,6 +42,7 @@ impl LocalServerBuilder {
             faults: FaultPlan::new(0),
             accepts_any: true,
             records: true,
+            port: 0,
             is_bounded: true,
         }
     }
@@ -84,6 +86,12 @@ impl LocalServerBuilder {
         self
     }
 
+    /// The port on loopback. Default: 0, one that the system chooses, so that tests never collide.
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = port;
+        self
+    }
+
     /// Keeps every update, for a backlog that is larger than the real server would keep. Default: newer
     /// ones are dropped beyond 100 000 updates or 128 MiB, as there.
     pub fn unbounded_queue(mut self) -> Self {
@@ -95,7 +103,7 @@ impl LocalServerBuilder {
     ///
     /// # Errors
     ///
-    /// The socket cannot be opened, the thread cannot be started, or the token is not shaped like
+    /// The socket cannot be opened, the port is taken, the thread cannot be started, or the token is not shaped like
     /// one.
     pub fn start(self) -> io::Result<LocalServer> {
         let bot_id = check_token(&self.token).map_err(|_refusal| {
@@ -106,7 +114,11 @@ impl LocalServerBuilder {
         })?;
         // std offers no way to set the backlog, and 128 refuses a burst of clients.
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        // Connections of a server that has just ended must not keep the port from the next one. On
+        // Windows the option means to take a port from who has it.
+        #[cfg(unix)]
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)).into())?;
         socket.listen(BACKLOG)?;
         let listener = Arc::new(TcpListener::from(socket));
         let address = listener.local_addr()?;
@@ -150,6 +162,7 @@ impl fmt::Debug for LocalServerBuilder {
             .field("faults", &self.faults)
             .field("accepts_any", &self.accepts_any)
             .field("records", &self.records)
+            .field("port", &self.port)
             .field("is_bounded", &self.is_bounded)
             .finish_non_exhaustive()
     }

@@ -100,7 +100,7 @@ fn answer(
         Ok(routed) => routed,
         Err(reply) => return Ok(send(stream, &reply)),
     };
-    let hit = shared.lock().faults.next(&method);
+    let hit = shared.lock().faults.next(&method, &request.params);
     let mut asked = Asked {
         connection: id,
         method,
@@ -155,6 +155,7 @@ fn carry_out(shared: &Shared, asked: &mut Asked) -> Result<Reply, Stopped> {
             connection: asked.connection,
             is_test: asked.is_test,
             fault: asked.fault,
+            message_id: done.message_id,
         });
     }
     shared.changed(&state);

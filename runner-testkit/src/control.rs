@@ -10,7 +10,7 @@
 //! | `/control/updates` | `updates`: array of `{"message":{…}}`, each as the Bot API sends it; an id in it is ignored | `{"update_ids":[N,…]}` |
 //! | `/control/calls` | `method` (default: all), `since` (number of the first call, default 0) | array of calls |
 //! | `/control/wait` | as above, and `timeout` in seconds (default 10) | the first such call, or `null` after the timeout |
-//! | `/control/fault` | `fault` (a name like `bad_gateway`), `seconds` (for `too_many_requests`, `trickle`, `delay`), `method`, `stage` (`before`, `after`), `skip`, `times`, `chance` | `true` |
+//! | `/control/fault` | `fault` (a name like `bad_gateway`), `seconds` (for `too_many_requests`, `trickle`, `delay`), `method`, `param` and `value` (a parameter that the call must have), `stage` (`before`, `after`), `skip`, `times`, `chance` | `true` |
 //! | `/control/clear_faults` | | `true` |
 //! | `/control/state` | | `pending`, `confirmed_offset`, `next_update_id`, `is_polled`, `calls`, `polls`, `connections_opened`, `connections_open`, `faults` |
 //!
@@ -26,7 +26,7 @@ use crate::{
     http::{Reply, Request},
     params::Params,
     record::Call,
-    shared::Shared,
+    shared::{Sender, Shared},
     wire::{ascii, failure, success},
 };
 
@@ -42,10 +42,8 @@ pub(crate) fn handle(shared: &Shared, path: &str, request: &Request) -> Reply {
         "calls" => {
             let (method, since) = selection(params);
             let state = shared.lock();
-            let calls = state
-                .calls
-                .iter()
-                .filter(|call| is_selected(call, method, since));
+            let calls = state.calls_since(since).iter();
+            let calls = calls.filter(|call| is_selected(call, method));
             Ok(calls.map(call_json).collect())
         }
         "wait" => wait(shared, params),
@@ -70,7 +68,8 @@ fn message(shared: &Shared, params: &Params) -> Result<Value, String> {
     let chat_id = params.integer("chat_id").ok_or("chat_id is missing")?;
     let user_id = params.integer("user_id").unwrap_or(chat_id);
     let text = params.get("text").unwrap_or_default();
-    let id = shared.push_message(chat_id, user_id, text);
+    let who = Sender { chat_id, user_id };
+    let (_, id) = shared.push_message(who, text);
     Ok(json!({ "update_id": id }))
 }
 
@@ -97,10 +96,8 @@ fn wait(shared: &Shared, params: &Params) -> Result<Value, String> {
     let seconds = number(params, "timeout", 10.0)?.min(MAX_WAIT);
     let timeout = Duration::try_from_secs_f64(seconds).map_err(|_| "timeout is not a span")?;
     let call = shared.watch(timeout, |state| {
-        let mut calls = state.calls.iter();
-        calls
-            .find(|call| is_selected(call, method, since))
-            .map(call_json)
+        let mut calls = state.calls_since(since).iter();
+        calls.find(|call| is_selected(call, method)).map(call_json)
     });
     Ok(call.unwrap_or(Value::Null))
 }
@@ -111,6 +108,9 @@ fn fault(params: &Params) -> Result<FaultRule, String> {
     let mut rule = FaultRule::new(fault).chance(number(params, "chance", 1.0)?);
     if let Some(method) = params.get("method") {
         rule = rule.method(method);
+    }
+    if let Some(name) = params.get("param") {
+        rule = rule.param(name, params.get("value").ok_or("value is missing")?);
     }
     match params.get("stage") {
         None | Some("before") => {}
@@ -145,8 +145,8 @@ fn selection(params: &Params) -> (Option<&str>, u64) {
     (params.get("method"), u64::try_from(since).unwrap_or(0))
 }
 
-fn is_selected(call: &Call, method: Option<&str>, since: u64) -> bool {
-    call.index >= since && method.is_none_or(|method| call.is(method))
+fn is_selected(call: &Call, method: Option<&str>) -> bool {
+    method.is_none_or(|method| call.is(method))
 }
 
 fn call_json(call: &Call) -> Value {

@@ -4,6 +4,8 @@
 
 use std::{fmt, time::Duration};
 
+use crate::params::Params;
+
 /// One thing that goes wrong with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -73,8 +75,9 @@ impl Fault {
         }
     }
 
-    /// The fault of that name; `seconds` is for those that take a number or a span.
-    pub(crate) fn named(name: &str, seconds: f64) -> Option<Self> {
+    /// The fault of that [name](Self::name); `seconds` is for those that take a number or a span.
+    #[must_use]
+    pub fn named(name: &str, seconds: f64) -> Option<Self> {
         let span = Duration::try_from_secs_f64(seconds).ok()?;
         Some(match name {
             "bad_gateway" => Self::BadGateway,
@@ -125,6 +128,7 @@ pub enum Stage {
 pub struct FaultRule {
     fault: Fault,
     method: Option<String>,
+    param: Option<(String, String)>,
     stage: Stage,
     skip: u64,
     times: Option<u64>,
@@ -137,6 +141,7 @@ impl FaultRule {
         Self {
             fault,
             method: None,
+            param: None,
             stage: Stage::Before,
             skip: 0,
             times: None,
@@ -147,6 +152,18 @@ impl FaultRule {
     /// Hits only calls of this method, in any case of letters. Default: any method.
     pub fn method(mut self, method: impl Into<String>) -> Self {
         self.method = Some(method.into());
+        self
+    }
+
+    /// Hits only calls that have this parameter with exactly this value, as it was sent: the reply to
+    /// one chat, or one text. Default: any call. The last one set counts.
+    ///
+    /// ```
+    /// # use runner_testkit::{Fault, FaultRule};
+    /// let rule = FaultRule::new(Fault::Forbidden).method("sendMessage").param("chat_id", "42");
+    /// ```
+    pub fn param(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.param = Some((name.into(), value.into()));
         self
     }
 
@@ -174,6 +191,12 @@ impl FaultRule {
     pub fn chance(mut self, chance: f64) -> Self {
         self.chance = chance;
         self
+    }
+
+    fn concerns(&self, method: &str, params: &Params) -> bool {
+        let is_method = |wanted: &String| wanted.eq_ignore_ascii_case(method);
+        let is_param = |(name, value): &(String, String)| params.get(name) == Some(value);
+        self.method.as_ref().is_none_or(is_method) && self.param.as_ref().is_none_or(is_param)
     }
 }
 
@@ -253,13 +276,10 @@ impl FaultPlan {
     }
 
     /// The fault that hits this call.
-    pub(crate) fn next(&mut self, method: &str) -> Option<(Fault, Stage)> {
+    pub(crate) fn next(&mut self, method: &str, params: &Params) -> Option<(Fault, Stage)> {
         for Rule { rule, seen, hits } in &mut self.rules {
-            let concerns = rule
-                .method
-                .as_ref()
-                .is_none_or(|wanted| wanted.eq_ignore_ascii_case(method));
-            if !concerns || rule.times.is_some_and(|times| *hits >= times) {
+            let is_over = rule.times.is_some_and(|times| *hits >= times);
+            if is_over || !rule.concerns(method, params) {
                 continue;
             }
             *seen += 1;
@@ -303,7 +323,9 @@ mod tests {
         let mut plan = FaultPlan::new(1)
             .rule(FaultRule::new(Fault::Reset).skip(1).times(2))
             .rule(FaultRule::new(Fault::Close).stage(Stage::After).times(1));
-        let hits: Vec<_> = (0..6).map(|_| plan.next("getMe")).collect();
+        let hits: Vec<_> = (0..6)
+            .map(|_| plan.next("getMe", &Params::default()))
+            .collect();
         assert_eq!(
             hits,
             [
@@ -321,19 +343,34 @@ mod tests {
     #[test]
     fn a_rule_of_a_method_leaves_the_others_alone() {
         let mut plan = FaultPlan::new(1).once(Fault::BadGateway);
-        assert_eq!(plan.next("sendMessage"), None);
+        assert_eq!(plan.next("sendMessage", &Params::default()), None);
         assert_eq!(
-            plan.next("GETUPDATES"),
+            plan.next("GETUPDATES", &Params::default()),
             Some((Fault::BadGateway, Stage::Before))
         );
-        assert_eq!(plan.next("getUpdates"), None);
+        assert_eq!(plan.next("getUpdates", &Params::default()), None);
+    }
+
+    #[test]
+    fn a_rule_of_a_parameter_leaves_other_values_alone() {
+        let mut plan = FaultPlan::new(1).rule(FaultRule::new(Fault::Reset).param("text", "7"));
+        let mut hit = |text: &[u8]| {
+            let mut params = Params::default();
+            params.add_urlencoded(text);
+            plan.next("sendMessage", &params).is_some()
+        };
+        assert!(!hit(b"chat_id=7"));
+        assert!(!hit(b"chat_id=7&text=77"));
+        assert!(hit(b"chat_id=1&text=7"));
     }
 
     #[test]
     fn chances_follow_the_seed() {
         let hits = |seed| -> Vec<bool> {
             let mut plan = FaultPlan::new(seed).rule(FaultRule::new(Fault::Reset).chance(0.3));
-            (0..1000).map(|_| plan.next("m").is_some()).collect()
+            (0..1000)
+                .map(|_| plan.next("m", &Params::default()).is_some())
+                .collect()
         };
         assert_eq!(hits(5), hits(5));
         assert_ne!(hits(5), hits(6));

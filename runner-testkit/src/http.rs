@@ -25,6 +25,7 @@ const TIMEOUT: Duration = Duration::from_secs(500);
 const CHUNK: usize = 16 << 10;
 
 /// A request, framed and decoded. It has no `Debug`, because the path has the token in it.
+#[cfg_attr(any(test, fuzzing), derive(PartialEq, Eq))]
 pub(crate) struct Request {
     /// As it was sent, without the query; percent-encoded.
     pub(crate) path: String,
@@ -35,7 +36,7 @@ pub(crate) struct Request {
 }
 
 /// Why there is no further request.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) enum End {
     /// The other side closed, or the connection failed or timed out.
     Gone,
@@ -49,9 +50,27 @@ impl From<io::Error> for End {
     }
 }
 
+/// Where requests come from: a socket, or memory in tests.
+pub(crate) trait Stream {
+    /// As [`Read::read`].
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize>;
+    /// How long a read may take.
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        Read::read(&mut &*self, buffer)
+    }
+
+    fn set_timeout(&self, timeout: Duration) -> io::Result<()> {
+        self.set_read_timeout(Some(timeout))
+    }
+}
+
 /// Reads the requests of one connection, one after the other.
-pub(crate) struct Reader<'a> {
-    stream: &'a TcpStream,
+pub(crate) struct Reader<'a, S = TcpStream> {
+    stream: &'a S,
     /// What was received beyond the last request.
     buffer: Vec<u8>,
 }
@@ -76,9 +95,9 @@ enum Encoding {
     Deflate,
 }
 
-impl<'a> Reader<'a> {
-    pub(crate) fn new(stream: &'a TcpStream) -> io::Result<Self> {
-        stream.set_read_timeout(Some(TIMEOUT))?;
+impl<'a, S: Stream> Reader<'a, S> {
+    pub(crate) fn new(stream: &'a S) -> io::Result<Self> {
+        stream.set_timeout(TIMEOUT)?;
         Ok(Self {
             stream,
             buffer: Vec::with_capacity(CHUNK),
@@ -113,7 +132,7 @@ impl<'a> Reader<'a> {
             body.extend(self.buffer.drain(..head.length));
         }
         if is_late {
-            self.stream.set_read_timeout(Some(TIMEOUT))?;
+            self.stream.set_timeout(TIMEOUT)?;
         }
         head.request(body).map_err(End::Refused)
     }
@@ -128,13 +147,13 @@ impl<'a> Reader<'a> {
             let (line, size) = loop {
                 match httparse::parse_chunk_size(&self.buffer) {
                     Ok(httparse::Status::Complete((line, size))) => break (line, size),
-                    Ok(httparse::Status::Partial) => self.fill(deadline, is_late)?,
+                    Ok(httparse::Status::Partial) => self.fill_line(deadline, is_late)?,
                     Err(_) => return Err(End::Refused(400)),
                 }
             };
             let size = usize::try_from(size)
                 .ok()
-                .filter(|size| body.len() + size <= MAX_FILE)
+                .filter(|size| *size <= MAX_FILE - body.len())
                 .ok_or(End::Refused(413))?;
             self.buffer.drain(..line);
             if size == 0 {
@@ -159,9 +178,17 @@ impl<'a> Reader<'a> {
                 Some(at) => {
                     self.buffer.drain(..at + 2);
                 }
-                None => self.fill(deadline, is_late)?,
+                None => self.fill_line(deadline, is_late)?,
             }
         }
+    }
+
+    /// Receives more of a line, unless it is too long to be one.
+    fn fill_line(&mut self, deadline: Instant, is_late: &mut bool) -> Result<(), End> {
+        if self.buffer.len() > MAX_HEAD {
+            return Err(End::Refused(431));
+        }
+        self.fill(deadline, is_late)
     }
 
     /// Receives some more. The timer of a connection is not restarted by a part of a request.
@@ -173,13 +200,13 @@ impl<'a> Reader<'a> {
                 .checked_duration_since(Instant::now())
                 .filter(|left| !left.is_zero())
                 .ok_or(End::Gone)?;
-            self.stream.set_read_timeout(Some(left))?;
+            self.stream.set_timeout(left)?;
             *is_late = true;
         }
         let filled = self.buffer.len();
         self.buffer.resize(filled + CHUNK, 0);
         let received = loop {
-            match (&mut &*self.stream).read(&mut self.buffer[filled..]) {
+            match self.stream.read(&mut self.buffer[filled..]) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 other => break other,
             }
@@ -402,6 +429,35 @@ fn reason(status: u16) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A connection on which this was sent.
+    struct Sent(std::cell::RefCell<io::Cursor<Vec<u8>>>);
+
+    impl Stream for Sent {
+        fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.0.borrow_mut().read(buffer)
+        }
+
+        fn set_timeout(&self, _: Duration) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_chunk_that_is_too_large_is_refused_and_a_line_that_does_not_end() {
+        let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let endless = "x".repeat(MAX_HEAD + 2 * CHUNK);
+        for (body, expected) in [
+            ("1\r\nx\r\nffffffffffffffff\r\n".to_owned(), 413),
+            ("ffffffffffffffff\r\n".to_owned(), 413),
+            (format!("1;{endless}"), 431),
+            (format!("0\r\n{endless}"), 431),
+        ] {
+            let sent = Sent(io::Cursor::new(format!("{head}{body}").into_bytes()).into());
+            let end = Reader::new(&sent).unwrap().next().err();
+            assert_eq!(end, Some(End::Refused(expected)));
+        }
+    }
 
     fn status(head: &str) -> u16 {
         match parse_head(format!("{head}\r\n\r\n").as_bytes()) {

@@ -3,13 +3,18 @@
 //! [`LocalServer`] speaks plain HTTP on a port that the system chooses, keeps the rules of the real
 //! server (`tdlib/telegram-bot-api`), records what is called, and goes wrong on request
 //! ([`FaultPlan`]). It has threads of its own, so it serves bots on any runtime, or in any language:
-//! all of it can be used over HTTP as well, see [`control`].
+//! all of it can be used over HTTP as well, see [`control`]. There are no features to choose. The
+//! program `bot-api-local` is the same server to try a bot by hand.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod control;
 
 mod builder;
 mod connection;
 mod fault;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod http;
 mod kinds;
 mod methods;
@@ -30,3 +35,8 @@ pub use params::{File, Params};
 pub use record::{Call, Connections, Poll, PollAnswer, Snapshot};
 pub use server::LocalServer;
 pub use traffic::{Traffic, TrafficUpdate};
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

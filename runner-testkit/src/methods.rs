@@ -24,18 +24,25 @@ const LOGGED_OUT: Duration = Duration::from_secs(1800);
 pub(crate) struct Done {
     pub(crate) reply: Reply,
     pub(crate) wakes: bool,
+    /// The id of the message that was sent.
+    pub(crate) message_id: Option<i64>,
 }
 
 /// Carries out a method. Its name is compared in lower case.
 pub(crate) fn call(config: &Config, state: &mut State, method: &str, params: &Params) -> Done {
     let method = method.to_ascii_lowercase();
     let mut wakes = false;
+    let mut message_id = None;
     let reply = if let Some(result) = state.results.get(&method) {
         success(result)
     } else {
         match method.as_str() {
             "getme" => success(&me(config)),
-            "sendmessage" => send_message(config, state, params),
+            "sendmessage" => {
+                let reply = send_message(config, state, params);
+                message_id = (reply.status == 200).then_some(state.last_message_id);
+                reply
+            }
             "getwebhookinfo" => success(&webhook_info(state)),
             "setwebhook" | "deletewebhook" => {
                 wakes = true;
@@ -57,7 +64,11 @@ pub(crate) fn call(config: &Config, state: &mut State, method: &str, params: &Pa
             _ => failure(404, "Not Found: method not found"),
         }
     };
-    Done { reply, wakes }
+    Done {
+        reply,
+        wakes,
+        message_id,
+    }
 }
 
 fn me(config: &Config) -> String {
@@ -90,16 +101,19 @@ fn send_message(config: &Config, state: &mut State, params: &Params) -> Reply {
     if text.chars().count() > 4096 {
         return failure(400, "Bad Request: message is too long");
     }
+    let id = state.next_message_id();
+    success(&own_message(config, id, &chat, state.now().unix, text))
+}
+
+/// A message of the bot; `chat` is JSON.
+pub(crate) fn own_message(config: &Config, id: i64, chat: &str, date: i64, text: &str) -> String {
     let mut message = format!(
-        r#"{{"message_id":{},"from":{{"id":{},"is_bot":true,"first_name":"Local","username":"{}"}},"chat":{chat},"date":{},"text":"#,
-        state.next_message_id(),
-        config.bot_id,
-        config.username,
-        state.now().unix,
+        r#"{{"message_id":{id},"from":{{"id":{},"is_bot":true,"first_name":"Local","username":"{}"}},"chat":{chat},"date":{date},"text":"#,
+        config.bot_id, config.username,
     );
     quote(text, &mut message);
     message.push('}');
-    success(&message)
+    message
 }
 
 /// Appends a chat: private if its id is that of a user.

@@ -22,6 +22,8 @@ pub struct Call {
     pub is_test: bool,
     /// What went wrong with the answer.
     pub fault: Option<Fault>,
+    /// The id of the message that it sent, if it was a `sendMessage` that succeeded.
+    pub message_id: Option<i64>,
 }
 
 impl Call {

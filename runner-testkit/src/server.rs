@@ -19,7 +19,7 @@ use crate::{
     fault::{FaultPlan, FaultRule},
     poll::CONFLICT_SET_WEBHOOK,
     record::{Call, Connections, Poll, Snapshot},
-    shared::{Shared, State},
+    shared::{Sender, Shared, State},
 };
 
 /// A Bot API server on loopback, with threads of its own and no runtime.
@@ -114,7 +114,42 @@ impl LocalServer {
     /// Queues a text message. A positive chat is a private one, below −10¹² it is a supergroup, and in
     /// between a group.
     pub fn push_message(&self, chat_id: i64, user_id: i64, text: &str) -> Option<i64> {
-        self.shared.push_message(chat_id, user_id, text)
+        self.shared
+            .push_message(Sender { chat_id, user_id }, text)
+            .1
+    }
+
+    /// Queues a text message as [`push_message`](Self::push_message) does, and returns the id of the
+    /// message instead of the update's, for [`push_edit`](Self::push_edit).
+    pub fn push_editable(&self, chat_id: i64, user_id: i64, text: &str) -> Option<i64> {
+        let who = Sender { chat_id, user_id };
+        let (message_id, update_id) = self.shared.push_message(who, text);
+        update_id.map(|_| message_id)
+    }
+
+    /// Queues the edit of a text message: the new text of the message with this id.
+    pub fn push_edit(
+        &self,
+        chat_id: i64,
+        user_id: i64,
+        message_id: i64,
+        text: &str,
+    ) -> Option<i64> {
+        let who = Sender { chat_id, user_id };
+        self.shared.push_edit(who, message_id, text)
+    }
+
+    /// Queues the press of a button that has `data`, under the bot's message with this id
+    /// ([`Call::message_id`]).
+    pub fn push_callback(
+        &self,
+        chat_id: i64,
+        user_id: i64,
+        message_id: i64,
+        data: &str,
+    ) -> Option<i64> {
+        let who = Sender { chat_id, user_id };
+        self.shared.push_callback(who, message_id, data)
     }
 
     /// Queues an update as it is: `body` should be minified JSON, and whatever else it is, the client
@@ -139,6 +174,24 @@ impl LocalServer {
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
         self.shared.lock().calls.clone()
+    }
+
+    /// The calls from the one with this [number](Call::index) on, oldest first: what is new since the
+    /// last look, without a copy of all that was there before.
+    #[must_use]
+    pub fn calls_since(&self, index: u64) -> Vec<Call> {
+        self.shared.lock().calls_since(index).to_vec()
+    }
+
+    /// Waits until there are calls from this number on, and returns them. None if none comes within
+    /// `timeout`.
+    #[must_use]
+    pub fn wait_for_calls_since(&self, index: u64, timeout: Duration) -> Vec<Call> {
+        let found = self.shared.watch(timeout, |state| {
+            let calls = state.calls_since(index);
+            (!calls.is_empty()).then(|| calls.to_vec())
+        });
+        found.unwrap_or_default()
     }
 
     /// The calls of one method, oldest first.

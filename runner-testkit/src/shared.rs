@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     fault::FaultPlan,
-    methods::write_chat,
+    methods::{own_message, write_chat},
     poll::{Now, Polling},
     record::{Call, Connections, Poll, Snapshot},
     wire,
@@ -128,29 +128,46 @@ impl Shared {
         ids
     }
 
-    /// Queues a text message.
-    pub(crate) fn push_message(&self, chat_id: i64, user_id: i64, text: &str) -> Option<i64> {
+    /// Queues a text message; returns the ids of the message and of the update.
+    pub(crate) fn push_message(&self, who: Sender, text: &str) -> (i64, Option<i64>) {
         let mut state = self.lock();
-        let mut body = format!(
-            r#"{{"message_id":{},"from":{{"id":{user_id},"is_bot":false,"first_name":"User {user_id}","language_code":"en"}},"chat":"#,
-            state.next_message_id(),
-        );
-        write_chat(&mut body, chat_id);
-        let date = state.now().unix;
-        write!(body, r#","date":{date},"text":"#).expect("memory takes all");
-        wire::quote(text, &mut body);
-        if let Some(command) = text.split_whitespace().next()
-            && text.starts_with('/')
-        {
-            let length = command.encode_utf16().count();
-            write!(
-                body,
-                r#","entities":[{{"offset":0,"length":{length},"type":"bot_command"}}]"#
-            )
-            .expect("memory takes all");
-        }
-        body.push('}');
+        let message_id = state.next_message_id();
+        let body = user_message(who, message_id, state.now().unix, None, text);
         let id = self.push_one(&mut state, "message", &body);
+        self.changed(&state);
+        (message_id, id)
+    }
+
+    /// Queues the new text of a message.
+    pub(crate) fn push_edit(&self, who: Sender, message_id: i64, text: &str) -> Option<i64> {
+        let mut state = self.lock();
+        let now = state.now().unix;
+        let body = user_message(who, message_id, now, Some(now), text);
+        let id = self.push_one(&mut state, "edited_message", &body);
+        self.changed(&state);
+        id
+    }
+
+    /// Queues a press of a button under a message of the bot.
+    pub(crate) fn push_callback(&self, who: Sender, message_id: i64, data: &str) -> Option<i64> {
+        let mut state = self.lock();
+        let sent = state.calls.iter().rev();
+        let text = sent
+            .filter(|call| call.message_id == Some(message_id))
+            .find_map(Call::text)
+            .unwrap_or("…");
+        let mut chat = String::new();
+        write_chat(&mut chat, who.chat_id);
+        let message = own_message(&self.config, message_id, &chat, state.now().unix, text);
+        let query = state.next_message_id();
+        let mut body = format!(
+            r#"{{"id":"{query}","from":{},"message":{message},"chat_instance":"{}","data":"#,
+            user(who.user_id),
+            who.chat_id,
+        );
+        wire::quote(data, &mut body);
+        body.push('}');
+        let id = self.push_one(&mut state, "callback_query", &body);
         self.changed(&state);
         id
     }
@@ -283,7 +300,51 @@ impl Shared {
     }
 }
 
+/// Who writes, and where.
+#[derive(Clone, Copy)]
+pub(crate) struct Sender {
+    pub(crate) chat_id: i64,
+    pub(crate) user_id: i64,
+}
+
+fn user_message(who: Sender, id: i64, date: i64, edited: Option<i64>, text: &str) -> String {
+    let mut body = format!(
+        r#"{{"message_id":{id},"from":{},"chat":"#,
+        user(who.user_id)
+    );
+    write_chat(&mut body, who.chat_id);
+    write!(body, r#","date":{date}"#).expect("memory takes all");
+    if let Some(edited) = edited {
+        write!(body, r#","edit_date":{edited}"#).expect("memory takes all");
+    }
+    body.push_str(r#","text":"#);
+    wire::quote(text, &mut body);
+    if let Some(command) = text.split_whitespace().next()
+        && text.starts_with('/')
+    {
+        let length = command.encode_utf16().count();
+        write!(
+            body,
+            r#","entities":[{{"offset":0,"length":{length},"type":"bot_command"}}]"#
+        )
+        .expect("memory takes all");
+    }
+    body.push('}');
+    body
+}
+
+fn user(id: i64) -> String {
+    format!(r#"{{"id":{id},"is_bot":false,"first_name":"User {id}","language_code":"en"}}"#)
+}
+
 impl State {
+    /// The calls from this number on that are still recorded.
+    pub(crate) fn calls_since(&self, index: u64) -> &[Call] {
+        let first = self.calls.first().map_or(index, |call| call.index);
+        let skip = usize::try_from(index.saturating_sub(first)).unwrap_or(usize::MAX);
+        self.calls.get(skip..).unwrap_or_default()
+    }
+
     pub(crate) fn now(&self) -> Now {
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)

@@ -127,6 +127,11 @@ fn faults_are_set_and_cleared() {
     assert_eq!(client.get("getMe").status, 200);
     assert_eq!(server.calls_of("getMe").len(), 3);
 
+    let rule = json!({"fault": "internal_error", "param": "chat_id", "value": "7"});
+    post(&mut client, "fault", &rule);
+    assert_eq!(client.get("sendMessage?chat_id=8&text=7").status, 200);
+    assert_eq!(client.get("sendMessage?chat_id=7&text=8").status, 500);
+
     post(&mut client, "fault", &json!({"fault": "bad_gateway"}));
     assert_eq!(client.get("getMe").status, 502);
     client.get_path("/control/clear_faults");
@@ -134,7 +139,7 @@ fn faults_are_set_and_cleared() {
     let state = client.get_path("/control/state").json();
     assert_eq!(
         state["result"]["faults"],
-        json!({"too_many_requests": 1, "bad_gateway": 1})
+        json!({"too_many_requests": 1, "internal_error": 1, "bad_gateway": 1})
     );
 }
 
@@ -165,6 +170,11 @@ fn what_is_wrong_with_a_request_is_said() {
             "fault?fault=reset&stage=x",
             400,
             "Bad Request: stage is neither before nor after",
+        ),
+        (
+            "fault?fault=reset&param=text",
+            400,
+            "Bad Request: value is missing",
         ),
         ("wait?timeout=-1", 400, "Bad Request: timeout is not a span"),
     ] {
@@ -198,4 +208,74 @@ fn many_clients_are_served_at_once_and_no_thread_is_left() {
             .all(|(call, index)| call.index == index)
     );
     assert!(server.wait_until(|state| state.connections.open == 0, SOON));
+}
+
+#[test]
+fn what_is_new_is_seen_without_what_was_there_before() {
+    let server = server();
+    let mut client = Client::new(&server);
+    assert!(server.calls_since(0).is_empty());
+    client.get("sendMessage?chat_id=7&text=one");
+    client.get("getMe");
+    client.get("sendMessage?chat_id=7&text=");
+    let indices = |index| -> Vec<u64> {
+        let calls = server.calls_since(index);
+        calls.iter().map(|call| call.index).collect()
+    };
+    assert_eq!(indices(0), [0, 1, 2]);
+    assert_eq!(indices(2), [2]);
+    assert!(indices(3).is_empty() && indices(u64::MAX).is_empty());
+    let sent: Vec<_> = server
+        .calls()
+        .iter()
+        .map(|call| call.message_id.is_some())
+        .collect();
+    assert_eq!(sent, [true, false, false]);
+
+    // Numbers go on when the list is emptied.
+    server.forget_records();
+    assert!(indices(0).is_empty());
+    client.get("getMe");
+    assert_eq!(
+        (indices(0), indices(3), indices(4)),
+        (vec![3], vec![3], vec![])
+    );
+
+    assert!(server.wait_for_calls_since(4, Duration::ZERO).is_empty());
+    let calls = thread::scope(|scope| {
+        let waiting = scope.spawn(|| server.wait_for_calls_since(4, SOON));
+        client.get("close");
+        waiting.join().unwrap()
+    });
+    assert_eq!(calls[0].method, "close");
+}
+
+#[test]
+fn edits_and_presses_refer_to_messages() {
+    let server = server();
+    let mut client = Client::new(&server);
+    let written = server.push_editable(-5, 7, "first").unwrap();
+    client.get("sendMessage?chat_id=-5&text=press");
+    let sent = server.calls()[0].message_id.unwrap();
+    assert_ne!(written, sent);
+    assert_eq!(server.push_edit(-5, 7, written, "second"), Some(1001));
+    assert_eq!(server.push_callback(-5, 7, sent, "\"y\""), Some(1002));
+
+    let updates = client.get("getUpdates").json()["result"].take();
+    let edited = &updates[1]["edited_message"];
+    assert_eq!(edited["message_id"], written);
+    assert_eq!(edited["text"], "second");
+    assert!(edited["edit_date"].is_i64());
+    assert_eq!(edited["from"]["id"], 7);
+    let query = &updates[2]["callback_query"];
+    assert_eq!(query["message"]["message_id"], sent);
+    assert_eq!(query["message"]["text"], "press");
+    assert_eq!(query["message"]["from"]["id"], server.bot_id());
+    assert_eq!(query["message"]["chat"]["id"], -5);
+    assert_eq!(query["data"], "\"y\"");
+    assert!(query["id"].is_string());
+
+    client.get("getUpdates?offset=1003&allowed_updates=[%22poll%22]");
+    assert_eq!(server.push_edit(-5, 7, written, "third"), None);
+    assert_eq!(server.push_editable(-5, 7, "fourth"), None);
 }

@@ -5,7 +5,9 @@
 //! - [`Tokio`] is that runtime for everything else: with a handle to start, stop and look inside,
 //!   and without signals.
 //!
-//! Anything of tokio may be used in handlers.
+//! Anything of tokio may be used in handlers. There are no features to choose.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod run;
 mod runtime;
@@ -15,3 +17,8 @@ pub use self::{
     run::{run, run_with, serve},
     runtime::Tokio,
 };
+
+// The code of the README is compiled with the other examples.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -25,26 +25,12 @@ use crate::{Tokio, signals::signals};
 /// For a `fn main` without tokio; in an `async fn main`, await [`serve`].
 ///
 /// ```
-/// # use std::{convert::Infallible, time::Duration};
-/// # use runner_core::{BoxError, GetUpdates, Key, UpdatesRequest, SupplyError};
-/// # /// Stands for an API that refuses the token.
-/// # struct Api;
-/// # impl GetUpdates for Api {
-/// #     type Raw = u8;
-/// #     type Update = u8;
-/// #     type Error = SupplyError;
-/// #     async fn get_updates(&mut self, _: &UpdatesRequest) -> Result<Vec<u8>, SupplyError> {
-/// #         Err(SupplyError::Fatal("401".into()))
-/// #     }
-/// #     async fn delete_webhook(&mut self, _: bool) -> Result<(), SupplyError> { Ok(()) }
-/// #     fn update_id(raw: &u8) -> i64 { i64::from(*raw) }
-/// #     fn default_key(_: &u8) -> Option<Key> { None }
-/// #     fn decode(raw: Delivery<u8>) -> Result<Delivery<u8>, BoxError> { Ok(raw) }
-/// # }
-/// # let api = Api;
+/// # use runner_core::{SupplyError, testing::FakeApi};
+/// # let api = FakeApi::of_ids([]);
+/// # api.fail(SupplyError::fatal("401"));
 /// use runner_core::{Bot, Delivery};
 ///
-/// let bot = Bot::for_each(api, async |update: Delivery<u8>| println!("{update:?}"));
+/// let bot = Bot::for_each(api, async |update: Delivery<i64>| println!("{update:?}"));
 /// match runner_tokio::run(bot) {
 ///     Ok(report) => println!("{report}"),
 ///     Err(error) => eprintln!("{error:?}"), // with its causes, and what to do
@@ -133,29 +119,14 @@ where
 /// To stop a bot by other means, look inside it or keep signals out of it, start it yourself:
 ///
 /// ```
-/// # use std::convert::Infallible;
-/// # use runner_core::{BoxError, Delivery, GetUpdates, Key, UpdatesRequest};
-/// # #[derive(Default)]
-/// # struct Api;
-/// # impl GetUpdates for Api {
-/// #     type Raw = u8;
-/// #     type Update = u8;
-/// #     type Error = Infallible;
-/// #     async fn get_updates(&mut self, _: &UpdatesRequest) -> Result<Vec<u8>, Infallible> {
-/// #         std::future::pending().await
-/// #     }
-/// #     async fn delete_webhook(&mut self, _: bool) -> Result<(), Infallible> { Ok(()) }
-/// #     fn update_id(raw: &u8) -> i64 { i64::from(*raw) }
-/// #     fn default_key(_: &u8) -> Option<Key> { None }
-/// #     fn decode(raw: Delivery<u8>) -> Result<Delivery<u8>, BoxError> { Ok(raw) }
-/// # }
-/// # let api = Api;
+/// # use runner_core::{Delivery, testing::FakeApi};
+/// # let api = FakeApi::of_ids([]);
 /// # tokio::runtime::Runtime::new().unwrap().block_on(async {
 /// use std::sync::Arc;
 /// use runner_core::Bot;
 /// use runner_tokio::Tokio;
 ///
-/// let bot = Bot::for_each(api, async |update: Delivery<u8>| println!("{update:?}"));
+/// let bot = Bot::for_each(api, async |update: Delivery<i64>| println!("{update:?}"));
 /// let handle = bot.into_runner(Arc::new(Tokio::current())).start();
 /// println!("{:?}", handle.health());
 /// let report = handle.stop().await.expect("nothing failed");

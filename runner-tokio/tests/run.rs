@@ -4,59 +4,14 @@ use std::{convert::Infallible, future::pending, panic::catch_unwind, sync::Arc};
 
 use futures::channel::{mpsc, oneshot};
 use runner_core::{
-    Bot, BoxError, Delivery, GetUpdates, Key, RunError, RunnerHandle, Runtime, SupplyError,
-    UpdateConsumer, UpdatesRequest,
+    Bot, Delivery, RunError, RunnerHandle, Runtime, SupplyError, UpdateConsumer, testing::FakeApi,
 };
 use runner_tokio::{Tokio, run, run_with, serve};
 use tokio::runtime::{Builder, Handle};
 
-/// An API that has some updates, then none; or refuses from the beginning. Short
-/// polls are answered at once.
-struct Api {
-    updates: Vec<i64>,
-    refuses: bool,
-}
-
-impl GetUpdates for Api {
-    type Raw = i64;
-    type Update = i64;
-    type Error = SupplyError;
-
-    async fn get_updates(&mut self, request: &UpdatesRequest) -> Result<Vec<i64>, SupplyError> {
-        if request.timeout.is_zero() {
-            return Ok(Vec::new());
-        }
-        if self.refuses {
-            return Err(SupplyError::Fatal("no such bot".into()));
-        }
-        match std::mem::take(&mut self.updates) {
-            updates if updates.is_empty() => pending().await,
-            updates => Ok(updates),
-        }
-    }
-
-    async fn delete_webhook(&mut self, _: bool) -> Result<(), SupplyError> {
-        Ok(())
-    }
-
-    fn update_id(raw: &i64) -> i64 {
-        *raw
-    }
-
-    fn default_key(_: &i64) -> Option<Key> {
-        None
-    }
-
-    fn decode(raw: Delivery<i64>) -> Result<Delivery<i64>, BoxError> {
-        Ok(raw)
-    }
-}
-
-fn refused() -> Bot<Api, impl UpdateConsumer<i64>> {
-    let api = Api {
-        updates: Vec::new(),
-        refuses: true,
-    };
+fn refused() -> Bot<FakeApi, impl UpdateConsumer<i64>> {
+    let api = FakeApi::of_ids([]);
+    api.fail(SupplyError::fatal("no such bot"));
     Bot::for_each(api, async |_: Delivery<i64>| {})
 }
 
@@ -64,10 +19,7 @@ fn refused() -> Bot<Api, impl UpdateConsumer<i64>> {
 fn run_with_gives_a_handle_before_the_first_fetch() {
     let (give, given) = std::sync::mpsc::channel();
     let (begin, begun) = std::sync::mpsc::channel();
-    let api = Api {
-        updates: vec![1, 2],
-        refuses: false,
-    };
+    let api = FakeApi::of_ids([1, 2]);
     let bot = Bot::for_each(api, move |_: Delivery<i64>| {
         begin.send(()).unwrap();
         std::future::ready(())
@@ -113,10 +65,7 @@ async fn serve_runs_where_it_is_awaited() {
 
 #[tokio::test]
 async fn a_dropped_serve_drops_its_handlers() {
-    let api = Api {
-        updates: vec![1],
-        refuses: false,
-    };
+    let api = FakeApi::of_ids([1]);
     let (hold, held) = oneshot::channel::<Infallible>();
     let hold = Arc::new(std::sync::Mutex::new(Some(hold)));
     let (begin, mut begun) = mpsc::unbounded();

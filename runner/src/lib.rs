@@ -31,6 +31,7 @@
 //! | a handle: stop, pause, health, what is in flight | [`Bot::into_runner`], [`RunnerHandle`] |
 //! | any method of the Bot API, your own model of an update | `BotApi::call`, `BotApi::updates_as` |
 //! | updates from elsewhere | [`UpdateSupplier`], [`Runner`] |
+//! | updates in groups, such as for a bulk write | [`UpdateSink`], [`Bot::with_sink`] |
 //! | another client for the Bot API | [`GetUpdates`] |
 //! | another async runtime | [`Runtime`] |
 //! | tests without waiting | the feature `test-util`, `runner::testing` |
@@ -46,7 +47,9 @@
 //! | `http` (default) | `BotApi`: the Bot API over blocking connections on threads of its own |
 //! | `hyper` | `HyperClient`: an async client, for bots that send a lot; the same on every runtime. hyper needs the channels of tokio, not its runtime |
 //! | `tracing` (default) | events for every change of state |
-//! | `test-util` | `runner::testing`: simulated time, scripted suppliers, recording consumers |
+//! | `test-util` | `runner::testing`: simulated time, a Bot API in memory, scripted suppliers, recording consumers |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use runner_core::*;
 
@@ -57,7 +60,7 @@ pub use runner_http as http;
 
 #[cfg(any(feature = "http", feature = "hyper"))]
 #[doc(inline)]
-pub use runner_http::{ApiError, BotApi, Incoming, Update, UpdateKind};
+pub use runner_http::{ApiError, BotApi, EnvError, Incoming, Update, UpdateKind};
 
 /// The runner on tokio.
 #[cfg(feature = "tokio")]
@@ -73,6 +76,10 @@ pub use runner_smol as smol;
 #[cfg(all(doctest, feature = "tokio", feature = "http"))]
 #[doc = include_str!("../../README.md")]
 mod readme {}
+
+#[cfg(all(doctest, feature = "tokio", feature = "http"))]
+#[doc = include_str!("../README.md")]
+mod readme_of_the_crate {}
 
 /// The code of the guide is compiled, and run where it can be.
 #[cfg(all(
@@ -108,8 +115,11 @@ mod guide {
         Embedding: "../../docs/embedding.md",
         Supplier: "../../docs/supplier.md",
         Consumer: "../../docs/consumer.md",
+        Sink: "../../docs/sink.md",
         RuntimeChapter: "../../docs/runtime.md",
         HttpClientChapter: "../../docs/http-client.md",
+        Clients: "../../docs/clients.md",
         Migrating: "../../docs/migrating.md",
+        Comparison: "../../docs/comparison.md",
     }
 }

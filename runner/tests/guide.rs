@@ -72,7 +72,7 @@ fn every_link_leads_to_a_file() {
 #[test]
 fn every_example_that_is_named_exists() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
-    let manifest = read(&folder.join("Cargo.toml"));
+    let manifest = read(&folder.join("Cargo.toml")) + &read(&folder.join("adapters/Cargo.toml"));
     let mut named = BTreeSet::new();
     for entry in fs::read_dir(docs()).unwrap() {
         let path = entry.unwrap().path();

@@ -5,10 +5,8 @@
 #![cfg(unix)]
 
 use std::{
-    convert::Infallible,
     env,
     io::{self, BufRead, BufReader, Write},
-    ops::RangeInclusive,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
@@ -17,9 +15,7 @@ use std::{
 
 use async_executor::Executor;
 use futures::channel::oneshot;
-use runner::{
-    Bot, BoxError, Confirmation, Counters, Delivery, Fate, GetUpdates, Key, UpdatesRequest,
-};
+use runner::{Bot, Confirmation, Counters, Delivery, Fate, testing::FakeApi};
 
 #[test]
 fn tokio_run() {
@@ -126,7 +122,13 @@ fn child() {
     let blocks = env::var(HANDLERS).unwrap() == format!("{:?}", Handlers::Block);
     let count = env::var(COUNT).unwrap().parse().unwrap();
     let finished = Mutex::new(Some(finished));
-    let bot = Bot::for_each(OneBatch(1..=count), move |update: Delivery<i64>| {
+    let api = FakeApi::of_ids(1..=count).on_request(|request| {
+        // Not the request that only confirms.
+        if request.offset.is_some() && !request.timeout.is_zero() {
+            say("polling");
+        }
+    });
+    let bot = Bot::for_each(api, move |update: Delivery<i64>| {
         let finished = finished.lock().unwrap().take();
         async move {
             say("handling");
@@ -194,42 +196,6 @@ fn say(text: &str) {
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{MARK}{text}").unwrap();
     stdout.flush().unwrap();
-}
-
-/// An API that has one batch of updates, then none, and answers short polls at once.
-struct OneBatch(RangeInclusive<i64>);
-
-impl GetUpdates for OneBatch {
-    type Raw = i64;
-    type Update = i64;
-    type Error = Infallible;
-
-    async fn get_updates(&mut self, request: &UpdatesRequest) -> Result<Vec<i64>, Infallible> {
-        if request.timeout.is_zero() {
-            return Ok(Vec::new());
-        }
-        if self.0.is_empty() {
-            say("polling");
-            std::future::pending::<()>().await;
-        }
-        Ok(self.0.by_ref().collect())
-    }
-
-    async fn delete_webhook(&mut self, _: bool) -> Result<(), Infallible> {
-        Ok(())
-    }
-
-    fn update_id(raw: &i64) -> i64 {
-        *raw
-    }
-
-    fn default_key(_: &i64) -> Option<Key> {
-        None
-    }
-
-    fn decode(raw: Delivery<i64>) -> Result<Delivery<i64>, BoxError> {
-        Ok(raw)
-    }
 }
 
 /// The child, seen from its parent.

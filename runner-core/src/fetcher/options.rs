@@ -5,6 +5,14 @@ use std::time::Duration;
 /// What is asked of `getUpdates`, and what happens before the first call.
 ///
 /// Source: <https://core.telegram.org/bots/api#getupdates>.
+///
+/// ```
+/// use runner_core::FetchOptions;
+///
+/// let options = FetchOptions::default()
+///     .allowed_updates(["message", "callback_query"])
+///     .delete_webhook(true);
+/// ```
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct FetchOptions {

@@ -3,7 +3,7 @@
 use std::{
     future::poll_fn,
     num::NonZeroUsize,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock, PoisonError},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use crate::{
     panics::discard,
     sink::{Gauges, Sink, WaiterId, Waiters},
     source::Status,
+    sync::{Mutex, MutexGuard},
 };
 
 /// The result of one run.

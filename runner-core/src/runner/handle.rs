@@ -20,6 +20,30 @@ use crate::{InFlight, panics::discard};
 /// Controls a runner and looks inside it. Cheap to clone.
 ///
 /// Dropping handles stops nothing. All methods may be called from any thread and return at once.
+///
+/// ```
+/// # #[cfg(feature = "test-util")] {
+/// use std::{sync::Arc, time::Duration};
+/// use runner_core::{Bot, Delivery, RunState, testing::{FakeApi, SimRuntime}};
+///
+/// let sim = SimRuntime::new(1);
+/// let runtime = Arc::new(sim.clone());
+/// let api = FakeApi::of_ids([1, 2]).runtime(runtime.clone());
+/// let bot = Bot::for_each(api, async |_: Delivery<i64>| {});
+/// let handle = bot.into_runner(runtime).start();
+///
+/// sim.advance(Duration::from_secs(1));
+/// assert!(handle.health().is_live());
+/// assert_eq!(handle.stats().counters.finished, 2);
+///
+/// handle.pause();
+/// assert_eq!(handle.health().state, RunState::Paused);
+///
+/// let report = sim.block_on(handle.stop_within(Duration::from_secs(30))).unwrap();
+/// println!("{report}");
+/// assert!(!handle.is_running());
+/// # }
+/// ```
 pub struct RunnerHandle<U: Send + Sync + 'static> {
     control: Arc<Control<U>>,
 }
@@ -49,6 +73,13 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
     /// The report then lists every update that was abandoned, and comes at most one second after
     /// `limit`, even if handlers do not end. `Duration::ZERO` cancels at once. Of several limits the
     /// earliest counts.
+    ///
+    /// With the concurrent sink, the default, an abandoned update of the Bot API is usually
+    /// [`Fate::Lost`](crate::Fate::Lost): while its handler ran, the next poll went out, and that
+    /// makes the server forget it. The report then holds the only copy, so store it. Where that must
+    /// not happen, take [`SinkOptions::sequential`](crate::SinkOptions::sequential) or
+    /// [`batch`](crate::SinkOptions::batch), which poll only when everything is settled: what they
+    /// abandon is [`Fate::Redelivered`](crate::Fate::Redelivered).
     pub fn stop_within(&self, limit: Duration) -> Stopped<U> {
         let stopped = self.task();
         // A limit beyond what the clock can express is none.

@@ -1,5 +1,6 @@
 //! Connects a supplier, a sink and a consumer: [`Runner`].
 
+mod attend;
 mod control;
 mod handle;
 mod health;
@@ -25,10 +26,12 @@ pub use self::{
 };
 use crate::{
     Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, Runtime, RuntimeExt,
-    SinkOptions, SkipFailed, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSupplier,
+    SinkOptions, SkipFailed, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSink,
+    UpdateSupplier,
     panics::discard,
     sink::{DecideBoxed, Fault, KeysOf, Sink, Unsettled},
     trace::{Chain, debug, error, info, warn},
+    update_sink::{Gather, Gathering},
 };
 
 /// Fetches updates from a supplier and hands them to a consumer, until told to stop.
@@ -82,6 +85,8 @@ pub struct Runner<S: UpdateSupplier, C> {
     options: SinkOptions,
     pub(crate) keys: Option<Arc<KeysOf<S::Update>>>,
     pub(crate) policy: Arc<dyn DecideBoxed<S::Update>>,
+    /// Set with a sink of the user's.
+    gathering: Option<Arc<dyn Gathering>>,
     control: Arc<Control<S::Update>>,
     _unrun: Unrun<S::Update>,
 }
@@ -99,6 +104,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             options: SinkOptions::default(),
             keys: None,
             policy: Arc::new(SkipFailed),
+            gathering: None,
         }
     }
 
@@ -106,6 +112,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     #[must_use]
     pub fn sink(mut self, options: SinkOptions) -> Self {
         self.options = options;
+        self.keep_order();
         self
     }
 
@@ -243,6 +250,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             let mut run = Run {
                 source: &mut self.source,
                 shared,
+                gathering: self.gathering.as_ref(),
                 began,
             };
             // The last run was cut short: the supplier goes back to where that one got. Forgotten
@@ -253,10 +261,12 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
                 control.lock().unclosed = None;
             }
             let mut ticking = pin!(sink.tick());
+            let mut attending = pin!(shared.attend(self.gathering.as_ref()));
             let mut running = pin!(run.until_end());
             poll_fn(|cx| {
                 // Both in this one task: time-outs need no task of their own.
                 let _: Poll<()> = ticking.as_mut().poll(cx);
+                let _: Poll<()> = attending.as_mut().poll(cx);
                 running.as_mut().poll(cx)
             })
             .await
@@ -307,6 +317,38 @@ impl<S: UpdateSupplier> Runner<S, ()> {
             handler(state.clone(), update)
         })
     }
+
+    /// Connects a supplier and a sink of your own, which handles updates in groups.
+    ///
+    /// All options stay in force, but for [`workers`](SinkOptions::workers): updates are handed over
+    /// in order of arrival, by one task.
+    pub fn with_sink(
+        runtime: Arc<dyn Runtime>,
+        supplier: S,
+        sink: impl UpdateSink<S::Update>,
+    ) -> Runner<S, impl UpdateConsumer<S::Update>> {
+        let gather = Gather::new(sink);
+        let gathering = gather.gathering();
+        let mut runner = Runner::new(runtime, supplier, gather);
+        runner.attach(gathering);
+        runner
+    }
+}
+
+impl<S: UpdateSupplier, C> Runner<S, C> {
+    /// The consumer hands updates over to a sink.
+    pub(crate) fn attach(&mut self, gathering: Arc<dyn Gathering>) {
+        gathering.attach(Arc::clone(&self.control.runtime));
+        self.gathering = Some(gathering);
+        self.keep_order();
+    }
+
+    /// Several tasks that hand updates over would overtake each other.
+    fn keep_order(&mut self) {
+        if self.gathering.is_some() {
+            self.options.workers = std::num::NonZeroUsize::MIN;
+        }
+    }
 }
 
 impl<S: UpdateSupplier, C> fmt::Debug for Runner<S, C> {
@@ -336,6 +378,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 struct Run<'a, S: UpdateSupplier> {
     source: &'a mut Source<S>,
     shared: Shared<'a, S::Update>,
+    gathering: Option<&'a Arc<dyn Gathering>>,
     began: Instant,
 }
 
@@ -371,6 +414,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
     async fn until_end(&mut self) -> RunResult<S::Update> {
         let reason = self.fetch_all().await;
         let reason = self.shared.drain(reason).await;
+        self.shared.calm(self.gathering).await;
         let report = Box::new(self.settle(&reason).await);
         match reason {
             Reason::Requested => Ok(*report),
@@ -435,7 +479,13 @@ impl<S: UpdateSupplier> Run<'_, S> {
         let closing = match reason {
             // Nothing of a supplier can be expected to work without a runtime.
             Reason::Fault(Fault::RuntimeGone) => {
-                control.lock().unclosed = Some(prefix);
+                let mut state = control.lock();
+                state.unclosed = Some(prefix);
+                if state.driver != Driver::User {
+                    // The task may live a little longer than its workers. Nobody must be able to
+                    // ask it for another run meanwhile.
+                    state.driver = Driver::Gone;
+                }
                 None
             }
             _ => self.close(prefix).await,
@@ -563,22 +613,24 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
 
     /// Says once why no more updates are fetched, and again only after that has been overcome.
     fn warn_if_choked(self, warned: bool) -> bool {
-        let Some(choked) = self.sink.choked() else {
+        if warned {
             // At the bound, one that goes and one that comes are no news.
-            return warned && !self.sink.is_relaxed();
-        };
-        if !warned {
-            let key = choked
-                .key
-                .map_or_else(|| "none".to_owned(), |key| key.to_string());
-            warn!(
-                key = %key,
-                depth = choked.depth,
-                age = ?choked.age,
-                "too many updates wait for their turn, fetching no more"
-            );
-            let _ = key;
+            return !self.sink.is_relaxed();
         }
+        // Looks at everything that is held, so it must not happen for every update.
+        let Some(choked) = self.sink.choked() else {
+            return false;
+        };
+        let key = choked
+            .key
+            .map_or_else(|| "none".to_owned(), |key| key.to_string());
+        warn!(
+            key = %key,
+            depth = choked.depth,
+            age = ?choked.age,
+            "too many updates wait for their turn, fetching no more"
+        );
+        let _ = key;
         true
     }
 }

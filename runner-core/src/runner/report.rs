@@ -9,7 +9,20 @@ use crate::{
 
 /// What became of the updates of one run.
 ///
-/// Cheap to clone: everyone who waits for the end of a run gets the same report.
+/// Cheap to clone: everyone who waits for the end of a run gets the same report. `Display` makes one
+/// line of it, for a log.
+///
+/// ```
+/// use runner_core::{Fate, Report};
+///
+/// /// What only this report has, to be kept for later.
+/// fn keep<U: Clone>(report: &Report<U>) -> Vec<U> {
+///     let lost = report.abandoned.iter().filter(|left| left.fate != Fate::Redelivered);
+///     lost.map(|left| U::clone(&left.update)).collect()
+/// }
+/// # let _ = keep::<u8>;
+/// ```
+#[non_exhaustive]
 pub struct Report<U> {
     /// How the updates ended, in numbers.
     pub counters: Counters,
@@ -109,6 +122,7 @@ impl<U> fmt::Display for Report<U> {
 }
 
 /// An update that was neither finished nor given up before its run ended.
+#[non_exhaustive]
 pub struct Abandoned<U> {
     /// The update itself.
     pub update: Delivery<U>,
@@ -152,6 +166,15 @@ impl<U> Abandoned<U> {
             started,
             unresponsive,
             fate,
+        }
+    }
+}
+
+impl<U> Clone for Abandoned<U> {
+    fn clone(&self) -> Self {
+        Self {
+            update: self.update.clone(),
+            ..*self
         }
     }
 }

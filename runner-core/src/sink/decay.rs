@@ -112,6 +112,10 @@ impl<U> Queue<U> {
         now: Instant,
     ) {
         let newest = self.newest;
+        debug_assert!(
+            newest == NONE || self.nodes[newest as usize].deadline <= now.checked_add(limit),
+            "the clock is read under the lock, so deadlines come in order"
+        );
         let node = &mut self.nodes[ticket.index as usize];
         let extended = node.deadline.take();
         let Some(deadline) = now.checked_add(limit) else {

@@ -19,6 +19,10 @@ impl<U> Queue<U> {
                 .map(|(_, ticket)| ticket)
                 .collect();
             tickets.sort_unstable();
+            // Those that are due and wait for a slot: the attempt that they wait for is their last one.
+            for index in &self.again {
+                self.nodes[*index as usize].last_chance = true;
+            }
             for ticket in tickets {
                 self.nodes[ticket.index as usize].last_chance = true;
                 self.retry_now(ticket);
@@ -92,8 +96,10 @@ impl<U> Queue<U> {
         }
         if matches!(self.phase, Phase::Open | Phase::Stopping) {
             self.phase = Phase::Halted;
+            // Only once: a runtime that goes away gets here with each of its tasks, and nothing
+            // becomes ready or waits any more.
+            self.abandon_unstarted();
         }
-        self.abandon_unstarted();
         fault
     }
 

@@ -21,10 +21,7 @@ use std::{
     fmt,
     future::poll_fn,
     num::NonZeroUsize,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError, Weak},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -35,20 +32,25 @@ pub use self::{
     outcome::Counters,
     snapshot::{InFlight, Progress},
 };
+pub(crate) use self::{
+    options::MAX_BATCH,
+    outcome::{Fault, Unsettled},
+    snapshot::Gauges,
+    waiters::{WaiterId, Waiters},
+};
 use self::{
     order::KeyHasher,
     queue::{Arrival, Effects, Interest, Queue},
     worker::Duty,
 };
-pub(crate) use self::{
-    outcome::{Fault, Unsettled},
-    snapshot::Gauges,
-    waiters::{WaiterId, Waiters},
-};
 use crate::{
     BoxFuture, Cause, Failure, Key, Runtime, UpdateConsumer, Verdict,
     delivery::{Chunk, Control, Share},
     panics::{discard, guarded},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     ticket::Ticket,
 };
 

@@ -135,6 +135,8 @@ impl SinkOptions {
     /// updates.
     ///
     /// At this bound no more updates are fetched, because a supplier cannot be read selectively.
+    /// Intake goes on when there is room for half of [`prefetch`](Self::prefetch) or half of the
+    /// bound, whichever is less, and not for a call per update.
     /// What is in flight by then may still come on top, if it has to be tried again. No effect on
     /// sequential and batch sinks, which hold one batch.
     pub fn max_waiting(mut self, max_waiting: NonZeroUsize) -> Self {

@@ -55,6 +55,8 @@ pub(crate) struct Queue<U> {
     pub(super) running: usize,
     /// Updates that wait for a key or for a retry.
     pub(super) waiting: usize,
+    /// Whether so many wait that intake stands still, until there is room for more than a few.
+    choked: bool,
     pub(super) detached: usize,
     /// Tasks that have the duty to start updates.
     pub(super) hungry: usize,
@@ -186,6 +188,7 @@ impl<U> Queue<U> {
             phase: Phase::Open,
             running: 0,
             waiting: 0,
+            choked: false,
             detached: 0,
             hungry: 0,
             idle: 0,
@@ -240,6 +243,7 @@ impl<U> Queue<U> {
             self.waiting += 1;
             State::Waiting
         };
+        self.look_at_waiting();
         self.nodes.insert(Node {
             share,
             seq,
@@ -479,8 +483,7 @@ impl<U> Queue<U> {
             .min(self.limits.max_waiting.saturating_sub(self.waiting))
             .min(MAX_BATCH);
         // Not one round trip for every slot that becomes free.
-        let worthwhile = self.limits.prefetch.min(MAX_BATCH) / 2;
-        if room < worthwhile && self.ready() > 0 {
+        if self.choked || room < self.worthwhile() && self.ready() > 0 {
             None
         } else {
             NonZeroUsize::new(room)
@@ -489,7 +492,7 @@ impl<U> Queue<U> {
 
     /// Whether intake stands still because too many updates wait.
     pub(crate) fn is_choked(&self) -> bool {
-        self.limits.mode == Mode::Concurrent && self.waiting >= self.limits.max_waiting
+        self.limits.mode == Mode::Concurrent && self.choked
     }
 
     /// Whether so few wait that the next standstill is not the same one.
@@ -582,6 +585,7 @@ impl<U> Queue<U> {
                 ready.push_back(successor);
             }
         });
+        self.look_at_waiting();
         if self.nodes.is_empty() && self.nodes.capacity() > SPARE {
             // After a burst, give its memory back.
             self.nodes = Slab::new();
@@ -651,6 +655,7 @@ impl<U> Queue<U> {
             let due = now.checked_add(after).unwrap_or_else(|| far_future(now));
             self.retries.insert((due, ticket));
         }
+        self.look_at_waiting();
     }
 
     /// Readies an update that waited for a retry.
@@ -658,6 +663,24 @@ impl<U> Queue<U> {
         self.waiting -= 1;
         self.nodes[ticket.index as usize].state = State::Ready;
         self.again.push_back(ticket.index);
+        self.look_at_waiting();
+    }
+
+    /// Notes whether intake stands still, after every change of `waiting`.
+    fn look_at_waiting(&mut self) {
+        let Limits { max_waiting, .. } = self.limits;
+        // At the bound, each update that goes would else be replaced by a round trip for one.
+        let enough = self.worthwhile().clamp(1, (max_waiting / 2).max(1));
+        if self.waiting >= max_waiting {
+            self.choked = true;
+        } else if self.waiting + enough <= max_waiting {
+            self.choked = false;
+        }
+    }
+
+    /// How much room makes a fetch worth its while, if something is there to do meanwhile.
+    fn worthwhile(&self) -> usize {
+        self.limits.prefetch.min(MAX_BATCH) / 2
     }
 }
 

@@ -168,6 +168,8 @@ struct Bench {
     tasks: Vec<Task>,
     held: BTreeMap<u64, Held>,
     phase: Phase,
+    /// Whether the bound of those that wait was reached, and there was no room for a few since.
+    choked: bool,
     expected: Counters,
 }
 
@@ -219,6 +221,7 @@ impl Bench {
             tasks: Vec::new(),
             held: BTreeMap::new(),
             phase: Phase::Open,
+            choked: false,
             expected: Counters::default(),
         }
     }
@@ -311,8 +314,8 @@ impl Bench {
                     for held in self.held.values_mut() {
                         if let Place::Retrying(_) = held.place {
                             held.place = Place::Again;
-                            held.last_chance = true;
                         }
+                        held.last_chance |= held.place == Place::Again;
                     }
                 }
             }
@@ -693,10 +696,20 @@ impl Bench {
             .saturating_sub(self.ready())
             .min(self.setup.max_waiting.saturating_sub(self.waiting()));
         let enough = self.ready() == 0 || room >= self.setup.prefetch / 2;
-        (room > 0 && enough).then_some(room)
+        (room > 0 && enough && !self.choked).then_some(room)
     }
 
-    fn check(&self) {
+    /// Whether intake stands still: from the bound on, until half a fetch or half of the bound is
+    /// free, and in any case one place.
+    fn look_at_waiting(&mut self) {
+        let bound = self.setup.max_waiting;
+        let few = (self.setup.prefetch / 2).min(bound / 2).max(1);
+        let free = bound.saturating_sub(self.waiting());
+        self.choked = free == 0 || self.choked && free < few;
+    }
+
+    fn check(&mut self) {
+        self.look_at_waiting();
         let queue = &self.queue;
         assert_eq!(queue.len(), self.held.len());
         assert_eq!(queue.running, self.running());
@@ -753,7 +766,8 @@ impl Bench {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    // `PROPTEST_CASES=100000` plays more.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(300)))]
 
     #[test]
     fn behaves_like_the_model(

@@ -18,6 +18,7 @@ use crate::{
 };
 
 /// One update that the runner holds.
+#[non_exhaustive]
 pub struct InFlight<U> {
     /// Counts updates in the order in which they were supplied, from 0 at the beginning of a run.
     pub id: u64,

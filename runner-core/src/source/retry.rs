@@ -9,6 +9,14 @@ use std::{
 ///
 /// Default: [`Backoff::default`], for ever. A bot that gives up during an outage has to be started
 /// by hand afterwards; one that waits comes back by itself.
+///
+/// ```
+/// use std::time::Duration;
+/// use runner_core::RetryPolicy;
+///
+/// // For a job that somebody waits for.
+/// let policy = RetryPolicy::default().max_elapsed(Duration::from_secs(10 * 60));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[must_use]
 pub struct RetryPolicy {

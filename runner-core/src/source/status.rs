@@ -2,10 +2,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
+
+use crate::sync::{Mutex, MutexGuard};
 
 /// Shared by a source and those who look at it.
 #[derive(Clone)]

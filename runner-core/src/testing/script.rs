@@ -17,6 +17,8 @@ use crate::{Closing, Confirmation, Runtime, RuntimeExt, SupplyError, UpdateSuppl
 ///
 /// At the end of the script a call waits for more steps, as a poll waits for messages. Calls may be
 /// dropped at any point without losing an update. A batch that is larger than the limit is split.
+/// `U: Clone`, because what was supplied is kept for [`Step::Duplicate`] and
+/// [`rewinding`](Self::rewinding); wrap what is costly to clone, or cannot be cloned, in an `Arc`.
 ///
 /// ```
 /// use std::{num::NonZeroUsize, time::Duration};

@@ -174,6 +174,10 @@ impl SimRuntime {
     }
 
     /// Lets every other ready task run before the caller goes on, or not: that is up to the seed.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it holds nothing.
     pub async fn yield_now(&self) {
         runtime::yield_now().await;
     }

@@ -48,7 +48,7 @@ seen! {
     SupplyOversized = "supplier: oversized batch",
     SupplyDuplicate = "supplier: batch repeated",
     SupplyReordered = "supplier: batch out of order",
-    IdsJump = "server: update ids jump",
+    IdsJumpDown = "server: update ids jump downwards",
     ServerForgets = "server: forgets an update",
     Redelivered = "server: an abandoned update comes again",
     SupplyLate = "supplier: answers late",

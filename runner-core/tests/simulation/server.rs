@@ -109,8 +109,11 @@ impl Bot {
             if state.kept.is_empty() && dice.chance(300) {
                 // As after a week without updates. Not within ten of the offset in use: a server
                 // drops updates there, and no client can help it.
-                world.seen(Seen::IdsJump);
-                state.tail = dice.between(1, 900_000) as i64;
+                let tail = dice.between(1, 900_000) as i64;
+                if tail < state.tail {
+                    world.seen(Seen::IdsJumpDown);
+                }
+                state.tail = tail;
             }
             let tail = state.tail;
             state.kept.push_back((tail, id));

@@ -6,19 +6,24 @@
 #[cfg(feature = "hyper")]
 mod hyper;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
+mod options;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
 mod target;
 #[cfg(feature = "ureq")]
 mod ureq;
 
-use std::{error::Error, fmt, time::Duration};
+use std::{error::Error, fmt};
 
 use bytes::Bytes;
 use runner_core::BoxError;
 
 #[cfg(feature = "hyper")]
-pub use self::hyper::{HyperClient, HyperOptions};
+pub use self::hyper::HyperClient;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+pub use self::options::ClientOptions;
 #[cfg(feature = "ureq")]
-pub use self::ureq::{UreqClient, UreqOptions};
+pub use self::ureq::UreqClient;
+pub(crate) use crate::Limits;
 
 /// Sends requests to the Bot API.
 ///
@@ -33,7 +38,7 @@ pub use self::ureq::{UreqClient, UreqOptions};
 ///   first byte of the answer may be replaced once, at once.
 /// - `gzip` answers are decoded.
 /// - [`Lane::Poll`] has connections of its own: a flood of calls never delays a poll.
-/// - All of [`Limits`] are enforced.
+/// - The [`Limits`] of time and [`Limits::max_body`] are enforced; the others are not its business.
 /// - The URL never appears in an error or in `Debug`: it contains the token.
 ///
 /// # Cancel safety
@@ -63,7 +68,7 @@ pub struct HttpRequest {
     pub body: Bytes,
     /// What kind of request this is.
     pub lane: Lane,
-    /// How long and how large its parts may be.
+    /// How long its parts may take, and how large its answer may be.
     pub limits: Limits,
 }
 
@@ -96,33 +101,6 @@ pub enum Lane {
     Poll,
     /// A method call from a handler: many at a time, short.
     Call,
-}
-
-/// How long and how large the parts of one exchange may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Limits {
-    /// For resolving the name, connecting and the TLS handshake, each. Default: 10 s.
-    pub connect: Duration,
-    /// From the request to the head of the answer. Default: 30 s, well above the 8 s that the Bot
-    /// API may hold a call back (flood limits); a poll adds its own timeout.
-    pub answer: Duration,
-    /// For the whole body after the head. Default: 30 s.
-    pub body: Duration,
-    /// The largest body that is read, in bytes, after decompression. Default: 16 MiB; an answer of
-    /// the Bot API is cut at about 4 MiB.
-    pub max_body: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(10),
-            answer: Duration::from_secs(30),
-            body: Duration::from_secs(30),
-            max_body: 16 << 20,
-        }
-    }
 }
 
 /// One complete answer.
@@ -212,7 +190,7 @@ impl fmt::Display for HttpError {
             HttpErrorKind::BodyTimeout => "the answer was not complete in time",
             HttpErrorKind::Closed => "the connection was closed before the answer was complete",
             HttpErrorKind::Malformed => "the answer is not valid HTTP",
-            HttpErrorKind::TooLarge => "the answer is larger than allowed",
+            HttpErrorKind::TooLarge => "the answer is larger than Limits::max_body allows",
             HttpErrorKind::InvalidUrl => "the URL of the Bot API server is not valid",
             HttpErrorKind::Unavailable => "the HTTP client is not available",
         })

@@ -3,15 +3,20 @@
 //!
 //! `RUNNER_WIRE_UPDATES=5000` makes it long.
 
+mod abandoned;
 mod cases;
 #[cfg(unix)]
 mod ends;
+#[cfg(unix)]
+mod kill;
 mod matrix;
+#[cfg(unix)]
+mod process;
 mod world;
 
 use runner::http::{HyperClient, UreqClient};
 
-use self::world::Place;
+use self::{matrix::Waits, world::Place};
 
 macro_rules! everywhere {
     ($($place:ident $on:ident $client:ident)*) => {$(
@@ -19,9 +24,14 @@ macro_rules! everywhere {
             use super::*;
 
             #[test]
-            #[ignore = "measures waits: needs a machine that does nothing else"]
             fn every_fault_costs_what_the_table_says() {
-                matrix::try_all(Place::$on, $client::new, stringify!($place));
+                matrix::try_all(Place::$on, $client::new, stringify!($place), Waits::NeverShort);
+            }
+
+            #[test]
+            #[ignore = "measures waits: needs a machine that does nothing else"]
+            fn every_wait_is_as_long_as_the_table_says() {
+                matrix::try_all(Place::$on, $client::new, stringify!($place), Waits::NeverLong);
             }
 
             #[test]
@@ -44,6 +54,50 @@ macro_rules! everywhere {
             #[test]
             fn a_process_that_is_ended_and_started_again_loses_nothing() {
                 ends::a_process_that_is_ended_and_started_again_loses_nothing(stringify!($place));
+            }
+
+            #[cfg(unix)]
+            #[test]
+            fn a_killed_sequential_bot_loses_nothing_and_repeats_what_it_had_of_a_batch() {
+                kill::a_sequential_bot(stringify!($place));
+            }
+
+            #[cfg(unix)]
+            #[test]
+            fn a_killed_batch_bot_loses_nothing_and_repeats_what_it_had_of_a_batch() {
+                kill::a_batch_bot(stringify!($place));
+            }
+
+            #[cfg(unix)]
+            #[test]
+            fn a_killed_concurrent_bot_loses_at_most_what_it_held() {
+                kill::a_concurrent_bot(stringify!($place));
+            }
+
+            #[cfg(unix)]
+            #[test]
+            fn a_bot_killed_while_it_waits_loses_and_repeats_nothing() {
+                kill::a_bot_that_waits(stringify!($place));
+            }
+
+            #[test]
+            fn a_full_bot_says_what_it_abandons() {
+                abandoned::a_full_bot(&Place::$on(), $client::new);
+            }
+
+            #[test]
+            fn a_bot_that_waits_says_what_it_abandons() {
+                abandoned::a_bot_that_waits(&Place::$on(), $client::new);
+            }
+
+            #[test]
+            fn a_sequential_bot_says_what_it_abandons() {
+                abandoned::a_sequential_bot(&Place::$on(), $client::new);
+            }
+
+            #[test]
+            fn a_batch_bot_says_what_it_abandons() {
+                abandoned::a_batch_bot(&Place::$on(), $client::new);
             }
 
             #[test]

@@ -261,6 +261,11 @@ const CASES: &[Case] = &[
         run: pipeline::keeps_order,
     },
     Case {
+        name: "hands_over",
+        rule: "a runner hands updates over to a sink in order of arrival, and isolates its failures",
+        run: pipeline::hands_over,
+    },
+    Case {
         name: "times_out_and_cancels",
         rule: "a runner ends handlers at their timeout and at the deadline of `stop_within`",
         run: pipeline::times_out_and_cancels,

@@ -10,7 +10,9 @@ use std::{
 use futures::{StreamExt, channel::mpsc};
 
 use super::{Subject, drive, tasks::quiet_panic};
-use crate::{BoxError, Delivery, Key, Runner, RuntimeExt, SinkOptions, UpdateSupplier};
+use crate::{
+    BoxError, Delivery, Key, Lease, Runner, RuntimeExt, SinkOptions, UpdateSink, UpdateSupplier,
+};
 
 /// Supplies the numbers from 0 to a limit, then waits for ever.
 pub(super) struct Feed {
@@ -105,6 +107,47 @@ pub(super) fn keeps_order(subject: &mut dyn Subject) {
         let expected: Vec<u64> = (chat as u64..UPDATES).step_by(CHATS as usize).collect();
         assert_eq!(*seen, expected, "chat {chat}");
     }
+}
+
+/// Finishes what it gets, and sends it on.
+struct Forward(mpsc::UnboundedSender<u64>);
+
+impl UpdateSink<u64> for Forward {
+    type Error = BoxError;
+
+    async fn handle(&mut self, group: Vec<Lease<u64>>) -> Result<(), BoxError> {
+        for lease in group {
+            let _ = self.0.unbounded_send(*lease);
+            match *lease % 100 {
+                1 => quiet_panic(),
+                2 => return Err("refused".into()),
+                3 => drop(lease),
+                _ => drop(lease.finish()),
+            }
+        }
+        Ok(())
+    }
+
+    // So few that a panic or an error costs exactly the update at hand.
+    fn max_group(&self) -> NonZeroUsize {
+        NonZeroUsize::MIN
+    }
+}
+
+pub(super) fn hands_over(subject: &mut dyn Subject) {
+    const UPDATES: u64 = 2_000;
+    let (forward, forwarded) = mpsc::unbounded();
+    let feed = Feed::new(UPDATES);
+    let handle = Runner::with_sink(subject.runtime(), feed, Forward(forward)).start();
+    let (seen, report) = drive(subject, async {
+        let seen: Vec<u64> = forwarded.take(UPDATES as usize).collect().await;
+        (seen, handle.stop().await)
+    });
+    assert!(seen.iter().copied().eq(0..UPDATES), "in order of arrival");
+    let counters = report.expect("a requested stop is no error").counters;
+    assert_eq!(counters.panicked, UPDATES / 100);
+    assert_eq!(counters.failed, UPDATES / 100 * 2);
+    assert_eq!(counters.finished, UPDATES / 100 * 97);
 }
 
 pub(super) fn times_out_and_cancels(subject: &mut dyn Subject) {

@@ -127,7 +127,7 @@ struct Clock {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LastChance {
     No,
-    /// The retry was due at the very instant of the stop.
+    /// The retry was due, and the stop took effect a little later in the same instant.
     Maybe,
     Yes,
 }

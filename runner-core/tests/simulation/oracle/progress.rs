@@ -135,7 +135,10 @@ impl Oracle {
             .filter(|nr| matches!(self.entries[**nr].state, State::Pending { .. }))
             .count();
         let free = self.concurrency.saturating_sub(self.busy) + self.config.prefetch;
-        pending == waiting && free > 0 && waiting < self.config.max_waiting
+        // Once the bound was reached, a place or two that become free are not worth a call.
+        let bound = self.config.max_waiting;
+        let few = (self.config.prefetch.min(100) / 2).min(bound / 2).max(1);
+        pending == waiting && free > 0 && waiting + few <= bound
     }
 
     /// Whether something is at work that may take as long as it likes.

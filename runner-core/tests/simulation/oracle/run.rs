@@ -36,10 +36,11 @@ impl Oracle {
             let deadline = now + within;
             self.run.deadline = Some(self.run.deadline.map_or(deadline, |at| at.min(deadline)));
         }
-        self.stopped_at(now);
+        self.stopped_at(now, true);
     }
 
-    pub(super) fn stopped_at(&mut self, at: Duration) {
+    /// `at_once`: it has taken effect already; otherwise within this instant.
+    pub(super) fn stopped_at(&mut self, at: Duration, at_once: bool) {
         if self.run.stopping {
             return;
         }
@@ -48,10 +49,11 @@ impl Oracle {
         for nr in &self.held {
             let entry = &mut self.entries[*nr];
             if let State::Pending { due: Some(due) } = entry.state {
-                entry.last_chance = match due.cmp(&at) {
-                    std::cmp::Ordering::Less => LastChance::No,
-                    std::cmp::Ordering::Equal => LastChance::Maybe,
-                    std::cmp::Ordering::Greater => LastChance::Yes,
+                // One that is due may start before a stop that comes a little later.
+                entry.last_chance = if at_once || due > at {
+                    LastChance::Yes
+                } else {
+                    LastChance::Maybe
                 };
             }
         }

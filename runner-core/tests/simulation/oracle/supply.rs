@@ -116,7 +116,7 @@ impl Oracle {
             ..Call::default()
         };
         if fatal {
-            self.stopped_at(now);
+            self.stopped_at(now, false);
         }
     }
 

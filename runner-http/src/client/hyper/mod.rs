@@ -15,7 +15,7 @@ use self::{
     exchange::{Failure, Link},
 };
 use super::{
-    HttpClient, HttpError, HttpRequest, HttpResponse, Lane,
+    ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lane,
     target::{Target, header_text},
 };
 
@@ -47,54 +47,16 @@ pub struct HyperClient {
     shared: Arc<Shared>,
 }
 
-/// How a [`HyperClient`] works.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct HyperOptions {
-    /// What the client calls itself, in printable ASCII: the rest is left out. Default: this crate
-    /// and its version.
-    pub user_agent: String,
-    /// The certificates trusted as roots, in DER, instead of those of Mozilla: for a Bot API server
-    /// of your own. One that cannot be parsed is not trusted. Default: none, so those of Mozilla
-    /// are used.
-    pub root_certificates: Vec<Vec<u8>>,
-}
-
-impl HyperOptions {
-    /// Sets [`user_agent`](Self::user_agent).
-    #[must_use]
-    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
-        self.user_agent = user_agent.into();
-        self
-    }
-
-    /// Sets [`root_certificates`](Self::root_certificates).
-    #[must_use]
-    pub fn root_certificates(mut self, certificates: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        self.root_certificates = certificates.into_iter().collect();
-        self
-    }
-}
-
-impl Default for HyperOptions {
-    fn default() -> Self {
-        Self {
-            user_agent: concat!("runner-http/", env!("CARGO_PKG_VERSION")).to_owned(),
-            root_certificates: Vec::new(),
-        }
-    }
-}
-
 impl HyperClient {
-    /// A client with the default [`HyperOptions`].
+    /// A client with the default [`ClientOptions`].
     #[must_use]
     pub fn new() -> Self {
-        Self::with_options(HyperOptions::default())
+        Self::with_options(ClientOptions::default())
     }
 
     /// A client with these options.
     #[must_use]
-    pub fn with_options(options: HyperOptions) -> Self {
+    pub fn with_options(options: ClientOptions) -> Self {
         Self {
             shared: Arc::new(Shared {
                 connector: Connector::new(&options.root_certificates),

@@ -10,12 +10,16 @@ use ureq::{
     Agent, Error, Timeout,
     http::{HeaderMap, Request, Uri, header},
     tls::{Certificate, RootCerts, TlsConfig},
+    unversioned::resolver::DefaultResolver,
 };
 
-use super::UreqOptions;
-use crate::client::{
-    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits,
-    target::{Target, header_text},
+use super::veil::{Veil, VeilConnector};
+use crate::{
+    Limits,
+    client::{
+        ClientOptions, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane,
+        target::{Target, header_text},
+    },
 };
 
 /// Sets the deadlines of ureq, none of which is set by default. A macro, because its builders for
@@ -42,7 +46,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(options: UreqOptions) -> Self {
+    pub(super) fn new(options: ClientOptions) -> Self {
         let roots = options
             .root_certificates
             .iter()
@@ -63,6 +67,7 @@ impl Settings {
 /// Performs one exchange after the other, on connections of its own.
 pub(super) struct Exchanger {
     agent: Agent,
+    veil: Veil,
     /// Where the last exchange went, and when it ended, if its connection was kept.
     kept: Option<(String, Instant)>,
 }
@@ -78,8 +83,14 @@ impl Exchanger {
             .max_idle_connections_per_host(1)
             .max_idle_connections(MAX_HOSTS)
             .max_idle_age(IDLE);
+        let veil = Veil::default();
         Self {
-            agent: limit!(config, Shape::default()).build().into(),
+            agent: Agent::with_parts(
+                limit!(config, Shape::default()).build(),
+                VeilConnector::new(veil.clone()),
+                DefaultResolver::default(),
+            ),
+            veil,
             kept: None,
         }
     }
@@ -127,7 +138,8 @@ impl Exchanger {
             error,
             has_head: false,
         };
-        let request = Request::post(uri)
+        let covered = self.veil.cover(uri).map_err(before_head)?;
+        let request = Request::post(covered)
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(|error| before_head(error.into()))?;

@@ -4,11 +4,12 @@ mod exchange;
 mod lane;
 #[cfg(all(test, feature = "test-util"))]
 mod tests;
+mod veil;
 
-use std::{fmt, num::NonZeroUsize, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use self::{exchange::Settings, lane::Threads};
-use super::{HttpClient, HttpError, HttpRequest, HttpResponse, Lane};
+use super::{ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lane};
 
 /// An [`HttpClient`] on `ureq`, for any runtime and for none.
 ///
@@ -17,7 +18,7 @@ use super::{HttpClient, HttpError, HttpRequest, HttpResponse, Lane};
 ///
 /// - [`Lane::Poll`]: every poll has a thread, with a connection of its own. There are as many as
 ///   there are polls at a time: one for each bot that shares the client.
-/// - [`Lane::Call`]: at most [`threads`](UreqOptions::threads) calls at a time, each thread with a
+/// - [`Lane::Call`]: at most [`threads`](ClientOptions::threads) calls at a time, each thread with a
 ///   connection of its own. Further calls wait; the wait is not part of any limit.
 ///
 /// Proxies named by environment variables are not used, and cookies are not kept. A name is looked
@@ -41,73 +42,26 @@ use super::{HttpClient, HttpError, HttpRequest, HttpResponse, Lane};
 ///
 /// # Logging
 ///
-/// `ureq` logs through the `log` crate. It hides the path of a URL, and with it the token, except
-/// at level `trace`: keep its targets (`ureq`, `ureq_proto`) below that.
+/// `ureq` logs through the `log` crate, at level `trace` every byte of an answer as well. It never
+/// learns the path of a URL, and with it the token: that is put in where the request is written to
+/// the connection. Only a server that quotes the token back, in a redirect or an error page, makes
+/// it show there.
 #[derive(Clone)]
 pub struct UreqClient {
     polls: Arc<Threads>,
     calls: Arc<Threads>,
 }
 
-/// How a [`UreqClient`] works.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct UreqOptions {
-    /// How many calls run at a time, each on a thread. Default: 16, which at 50 ms a call sends
-    /// 320 messages a second, ten times what the Bot API allows.
-    pub threads: NonZeroUsize,
-    /// What the client calls itself, in printable ASCII: the rest is left out. Default: this crate
-    /// and its version.
-    pub user_agent: String,
-    /// The certificates trusted as roots, in DER, instead of those of Mozilla: for a Bot API server
-    /// of your own. One that cannot be parsed is not trusted. Default: none, so those of Mozilla
-    /// are used.
-    pub root_certificates: Vec<Vec<u8>>,
-}
-
-impl UreqOptions {
-    /// Sets [`threads`](Self::threads).
-    #[must_use]
-    pub const fn threads(mut self, threads: NonZeroUsize) -> Self {
-        self.threads = threads;
-        self
-    }
-
-    /// Sets [`user_agent`](Self::user_agent).
-    #[must_use]
-    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
-        self.user_agent = user_agent.into();
-        self
-    }
-
-    /// Sets [`root_certificates`](Self::root_certificates).
-    #[must_use]
-    pub fn root_certificates(mut self, certificates: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        self.root_certificates = certificates.into_iter().collect();
-        self
-    }
-}
-
-impl Default for UreqOptions {
-    fn default() -> Self {
-        Self {
-            threads: const { NonZeroUsize::new(16).unwrap() },
-            user_agent: concat!("runner-http/", env!("CARGO_PKG_VERSION")).to_owned(),
-            root_certificates: Vec::new(),
-        }
-    }
-}
-
 impl UreqClient {
-    /// A client with the default [`UreqOptions`]. Starts no thread yet.
+    /// A client with the default [`ClientOptions`]. Starts no thread yet.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_options(UreqOptions::default())
+        Self::with_options(ClientOptions::default())
     }
 
     /// A client with these options. Starts no thread yet.
     #[must_use]
-    pub fn with_options(options: UreqOptions) -> Self {
+    pub fn with_options(options: ClientOptions) -> Self {
         let threads = options.threads.get();
         let settings = Arc::new(Settings::new(options));
         Self {

@@ -6,7 +6,7 @@ use std::{
 
 use futures::{FutureExt, future::join_all, poll};
 
-use super::{UreqClient, UreqOptions};
+use super::{ClientOptions, UreqClient};
 use crate::{
     client::{HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane},
     testing::{
@@ -21,7 +21,7 @@ const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
 
 fn client(threads: usize) -> UreqClient {
     let threads = NonZeroUsize::new(threads).unwrap();
-    UreqClient::with_options(UreqOptions::default().threads(threads))
+    UreqClient::with_options(ClientOptions::default().threads(threads))
 }
 
 fn send<'a>(client: &'a UreqClient, url: &str, lane: Lane) -> Sent<'a> {

@@ -1,0 +1,136 @@
+//! Pull workers: whatever the order, every update is started once, in the order of its key.
+
+use std::sync::Arc;
+
+use super::world::{Item, MS, Plan, World, n, play};
+use crate::{Failure, Report, Runner, RunnerHandle, SinkOptions, Verdict};
+
+/// Runs until `updates` have been started and their handlers are gone, then stops.
+async fn handle_all(world: &World, handle: RunnerHandle<Item>, updates: u32) -> Report<Item> {
+    world
+        .until(|log| log.starts.len() == updates as usize && log.running() == 0)
+        .await;
+    let report = handle.stop().await.expect("nothing fails");
+    world.check(&report);
+    assert_eq!(report.counters.supplied, u64::from(updates));
+    assert_eq!(report.counters.abandoned, 0);
+    report
+}
+
+#[test]
+fn workers_share_updates_without_losing_or_repeating_one() {
+    play(async |threads| {
+        let world = World::new(&threads, 3, |id| match id % 4 {
+            0 => Plan::Ready,
+            1 => Plan::Yields(2),
+            2 => Plan::Yields(1),
+            _ => Plan::Sleeps(MS),
+        });
+        world.log().bound = 3;
+        let handle = Runner::new(
+            Arc::new(threads),
+            world.supplier(&[2, 4, 1]),
+            world.handler(),
+        )
+        .sink(SinkOptions::concurrent().concurrency(n(3)).workers(n(2)))
+        .sequentialize(world.keys())
+        .start();
+        let report = handle_all(&world, handle, 7).await;
+        assert_eq!(report.counters.finished, 7);
+        world
+    });
+}
+
+#[test]
+fn a_worker_per_update_keeps_the_bound() {
+    play(async |threads| {
+        let world = World::new(&threads, 0, |id| match id % 2 {
+            0 => Plan::Ready,
+            _ => Plan::Yields(1),
+        });
+        world.log().bound = 2;
+        let handle = Runner::new(Arc::new(threads), world.supplier(&[6]), world.handler())
+            .sink(SinkOptions::concurrent().concurrency(n(2)).workers(n(100)))
+            .start();
+        handle_all(&world, handle, 6).await;
+        world
+    });
+}
+
+/// More updates that never wait than a worker starts without a break.
+#[test]
+fn a_worker_that_makes_way_takes_its_duty_up_again() {
+    play(async |threads| {
+        let world = World::new(&threads, 0, |_| Plan::Ready);
+        world.log().bound = 1;
+        let handle = Runner::new(Arc::new(threads), world.supplier(&[40]), world.handler())
+            .sink(
+                SinkOptions::concurrent()
+                    .concurrency(n(1))
+                    .workers(n(1))
+                    .prefetch(40),
+            )
+            .start();
+        handle_all(&world, handle, 40).await;
+        world
+    });
+}
+
+#[test]
+fn failures_and_retries_keep_key_and_place() {
+    play(async |threads| {
+        let world = World::new(&threads, 2, |id| match id {
+            0 => Plan::Fails,
+            1 => Plan::PanicsInPoll,
+            2 => Plan::PanicsInConsume,
+            _ => Plan::Yields(1),
+        });
+        world.log().bound = 2;
+        world.log().attempts = 2;
+        let handle = Runner::new(Arc::new(threads), world.supplier(&[5]), world.handler())
+            .sink(SinkOptions::concurrent().concurrency(n(2)).workers(n(2)))
+            .sequentialize(world.keys())
+            .policy(
+                |failure: Failure<Item>| match failure.update.attempt().get() {
+                    1 => Verdict::Retry { after: MS },
+                    _ => Verdict::Skip,
+                },
+            )
+            .start();
+        world
+            .until(|log| log.starts.values().sum::<u32>() == 8 && log.running() == 0)
+            .await;
+        let report = handle.stop().await.expect("nothing fails");
+        world.check(&report);
+        let counters = report.counters;
+        assert_eq!((counters.failed, counters.panicked), (1, 2));
+        assert_eq!((counters.finished, counters.retried), (2, 3));
+        drop(handle);
+        world
+    });
+}
+
+#[test]
+fn a_destructor_may_look_at_the_runner() {
+    play(async |threads| {
+        let world = World::new(&threads, 2, |id| match id % 3 {
+            0 => Plan::Ready,
+            1 => Plan::Hangs,
+            _ => Plan::Yields(1),
+        });
+        world.log().bound = 2;
+        let handle = Runner::new(Arc::new(threads), world.supplier(&[3, 2]), world.handler())
+            .sink(
+                SinkOptions::concurrent()
+                    .concurrency(n(2))
+                    .workers(n(2))
+                    .timeout(MS),
+            )
+            .sequentialize(world.keys())
+            .start();
+        world.look_from_destructors(Some(handle.clone()));
+        handle_all(&world, handle, 5).await;
+        world.look_from_destructors(None);
+        world
+    });
+}

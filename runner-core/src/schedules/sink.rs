@@ -1,0 +1,92 @@
+//! A sink of the user's: leases that are settled on other threads, against time-outs and the stop.
+
+use std::sync::Arc;
+
+use shuttle::future::yield_now;
+
+use super::{
+    threads::Threads,
+    world::{Item, MS, World, n, play},
+};
+use crate::{BoxError, Lease, Runner, Runtime, RuntimeExt, SinkOptions, UpdateSink};
+
+/// Settles some updates at once and some elsewhere, and forgets some.
+struct Hands {
+    world: World,
+    threads: Threads,
+}
+
+impl UpdateSink<Item> for Hands {
+    type Error = BoxError;
+
+    async fn handle(&mut self, group: Vec<Lease<Item>>) -> Result<(), BoxError> {
+        for lease in group {
+            let (world, threads) = (self.world.clone(), self.threads.clone());
+            match lease.id % 4 {
+                0 => finish(&world, lease),
+                1 => drop(lease),
+                other => self.threads.spawn(Box::pin(async move {
+                    match other {
+                        2 => yield_now().await,
+                        _ => threads.sleep(MS * 2).await,
+                    }
+                    finish(&world, lease);
+                })),
+            }
+            yield_now().await;
+        }
+        Ok(())
+    }
+}
+
+fn finish(world: &World, lease: Lease<Item>) {
+    let id = lease.id;
+    if lease.finish() {
+        world.log().ends.push(id);
+    }
+}
+
+fn start(threads: &Threads, world: &World, options: SinkOptions) -> crate::RunnerHandle<Item> {
+    let sink = Hands {
+        world: world.clone(),
+        threads: threads.clone(),
+    };
+    Runner::with_sink(Arc::new(threads.clone()), world.supplier(&[3, 3, 2]), sink)
+        .sink(options.concurrency(n(3)).workers(n(2)))
+        .sequentialize(world.keys())
+        .start()
+}
+
+#[test]
+fn leases_are_settled_once_wherever_that_happens() {
+    play(async |threads| {
+        let world = World::new(&threads, 3, |_| super::world::Plan::Ready);
+        let handle = start(&threads, &world, SinkOptions::concurrent());
+        world.until(|log| log.supplied == 8).await;
+        let report = handle.stop().await.expect("nothing fails");
+        world.check(&report);
+        let counters = report.counters;
+        world.log().expected = Some((6, 6));
+        assert_eq!((counters.finished, counters.failed), (6, 2));
+        world
+    });
+}
+
+/// What counts is in the report: a lease that is settled at the very moment of its time-out may have
+/// been told that it is in time, and is counted as late all the same. Never the other way round.
+#[test]
+fn a_lease_that_meets_its_time_out_is_settled_once() {
+    play(async |threads| {
+        let world = World::new(&threads, 3, |_| super::world::Plan::Ready);
+        let options = SinkOptions::concurrent().timeout(MS * 2);
+        let handle = start(&threads, &world, options);
+        world.until(|log| log.supplied == 8).await;
+        let report = handle.stop().await.expect("nothing fails");
+        world.check(&report);
+        let counters = report.counters;
+        let told = (counters.finished, counters.finished + counters.timed_out);
+        world.log().expected = Some(told);
+        assert_eq!(counters.abandoned, 0);
+        world
+    });
+}
