@@ -6,7 +6,10 @@ mod gunzip;
 
 use std::{
     fmt,
+    future::{Future, poll_fn},
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Context,
     time::{Duration, Instant},
 };
 
@@ -70,29 +73,16 @@ impl HyperClient {
 
 impl HttpClient for HyperClient {
     async fn send(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let target = Target::new(&request.url)?;
-        let shared = &*self.shared;
-        let kept = shared.take(request.lane, &target.origin).await;
-        let is_reused = kept.is_some();
-        let mut link = match kept {
-            Some(link) => link,
-            None => shared.connector.connect(&target, &request.limits).await?,
-        };
-
-        let mut outcome = link.exchange(&target, &request, &shared.user_agent).await;
-        if is_reused
-            && let Err(failure) = &outcome
-            && (failure.is_unsent() || request.lane == Lane::Poll && failure.is_unanswered())
-        {
-            link = shared.connector.connect(&target, &request.limits).await?;
-            outcome = link.exchange(&target, &request, &shared.user_agent).await;
-        }
-        let response = outcome.map_err(Failure::into_error)?;
-        // Not if the server wants it closed, or sent more than it said.
-        if link.is_usable().await {
-            shared.keep(request.lane, target.origin, link);
-        }
-        Ok(response)
+        let mut exchange = pin!(self.shared.exchange(request));
+        // async-io wakes the waker that it holds when it is given another one. A waker may not know its
+        // own clone (`Waker::will_wake` compares addresses of tables, of which a program may have
+        // several), and then each poll would cause the next one. That of tokio's `block_on` is such a
+        // one in release builds. Clones know each other.
+        poll_fn(|cx| {
+            let waker = cx.waker().clone();
+            exchange.as_mut().poll(&mut Context::from_waker(&waker))
+        })
+        .await
     }
 }
 
@@ -126,6 +116,31 @@ struct Kept {
 }
 
 impl Shared {
+    async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let target = Target::new(&request.url)?;
+        let kept = self.take(request.lane, &target.origin).await;
+        let is_reused = kept.is_some();
+        let mut link = match kept {
+            Some(link) => link,
+            None => self.connector.connect(&target, &request.limits).await?,
+        };
+
+        let mut outcome = link.exchange(&target, &request, &self.user_agent).await;
+        if is_reused
+            && let Err(failure) = &outcome
+            && (failure.is_unsent() || request.lane == Lane::Poll && failure.is_unanswered())
+        {
+            link = self.connector.connect(&target, &request.limits).await?;
+            outcome = link.exchange(&target, &request, &self.user_agent).await;
+        }
+        let response = outcome.map_err(Failure::into_error)?;
+        // Not if the server wants it closed, or sent more than it said.
+        if link.is_usable().await {
+            self.keep(request.lane, target.origin, link);
+        }
+        Ok(response)
+    }
+
     /// The connection that was used last, if one still works.
     async fn take(&self, lane: Lane, origin: &str) -> Option<Link> {
         loop {
