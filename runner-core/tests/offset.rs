@@ -168,7 +168,8 @@ fn a_sink_that_fetches_when_all_is_settled_loses_nothing() {
 #[test]
 fn a_sink_that_fetches_ahead_says_what_is_lost() {
     // Full most of the time, so that the last batch can often come again.
-    let (lost, redelivered) = totals(&SinkOptions::concurrent().concurrency(n(5)));
+    let full = SinkOptions::concurrent().concurrency(n(5)).prefetch(100);
+    let (lost, redelivered) = totals(&full);
     assert!(lost > 100, "{lost}");
     assert!(redelivered > 100, "{redelivered}");
     let (lost, _) = totals(&SinkOptions::concurrent());
