@@ -304,6 +304,22 @@ impl Crowd {
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
+
+    /// How many connects hang, as the kernel tells.
+    #[cfg(all(test, feature = "ureq"))]
+    pub(crate) fn knocking(&self) -> usize {
+        const SYN_SENT: &str = "02";
+
+        let sockets = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux has this file");
+        let port = format!(":{:04X}", self.address.port());
+        let hangs = |line: &&str| {
+            // After its number: the local address, the remote one, the state.
+            let mut fields = line.split_whitespace().skip(2);
+            fields.next().is_some_and(|remote| remote.ends_with(&port))
+                && fields.next() == Some(SYN_SENT)
+        };
+        sockets.lines().filter(hangs).count()
+    }
 }
 
 /// The value of a header of this name, if there is one.

@@ -74,13 +74,6 @@ impl Threads {
             state.detached,
         )
     }
-
-    /// Whether a thread has taken a request up.
-    pub(super) fn is_live(&self) -> bool {
-        let state = self.shared.lock();
-        let mut running = state.running.values();
-        running.any(|running| matches!(running, Running::Live(_)))
-    }
 }
 
 impl Drop for Threads {
