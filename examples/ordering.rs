@@ -4,10 +4,12 @@
 //! cargo run --example ordering
 //! ```
 //!
-//! A handler reads a session, waits, and writes the session back. Two such handlers of the same chat
-//! at the same time read the same value, and one of the two writes is lost. Expect four counters of
-//! 1 where 25 messages came, then four of 25 with order by key. In virtual time, so that the race has
-//! the same end in every run; with a real database it is lost only sometimes, which is worse.
+//! A handler reads a counter, waits, and writes it back. Two such handlers at the same time read the
+//! same value, and one of the two writes is lost. Here every chat and every user has a counter, and
+//! every user writes in every chat. Expect counters of 1 without order; with order by chat those of the
+//! chats are right and those of the users are not; with both keys nothing is lost. In virtual time, so
+//! that the race has the same end in every run; with a real database it is lost only sometimes, which
+//! is worse.
 
 use std::{
     collections::BTreeMap,
@@ -21,56 +23,63 @@ use runner::{
 };
 
 const CHATS: i64 = 4;
-const MESSAGES_PER_CHAT: i64 = 25;
+const USERS: i64 = 5;
+const MESSAGES: i64 = 100;
 
 /// A message, as far as it matters here.
 #[derive(Clone)]
 struct Message {
     chat: i64,
+    user: i64,
 }
+
+/// What a message must not share with another one at the same time.
+type Keys = fn(&Message) -> Vec<Key>;
 
 /// A session store with the delays of a database.
 #[derive(Clone)]
 struct Sessions {
-    counters: Arc<Mutex<BTreeMap<i64, u32>>>,
+    counters: Arc<Mutex<BTreeMap<String, u32>>>,
     sim: SimRuntime,
 }
 
 impl Sessions {
-    async fn read(&self, chat: i64) -> u32 {
+    async fn read(&self, key: &Key) -> u32 {
         self.sim.sleep(Duration::from_millis(5)).await;
         let counters = self.counters.lock().expect("nobody panics with it");
-        counters.get(&chat).copied().unwrap_or_default()
+        counters.get(&key.to_string()).copied().unwrap_or_default()
     }
 
-    async fn write(&self, chat: i64, count: u32) {
+    async fn write(&self, key: &Key, count: u32) {
         self.sim.sleep(Duration::from_millis(5)).await;
         let mut counters = self.counters.lock().expect("nobody panics with it");
-        counters.insert(chat, count);
+        counters.insert(key.to_string(), count);
     }
 }
 
 async fn count(sessions: Sessions, message: Delivery<Message>) {
-    let seen = sessions.read(message.chat).await;
-    sessions.write(message.chat, seen + 1).await;
+    for key in [Key::chat(message.chat), Key::user(message.user)] {
+        let seen = sessions.read(&key).await;
+        sessions.write(&key, seen + 1).await;
+    }
 }
 
-fn run(in_order: bool) -> BTreeMap<i64, u32> {
+fn run(keys: Keys) -> BTreeMap<String, u32> {
     let sim = SimRuntime::new(1);
-    let messages = (0..CHATS * MESSAGES_PER_CHAT).map(|n| Message { chat: n % CHATS });
+    let messages = (0..MESSAGES).map(|n| Message {
+        chat: n % CHATS,
+        user: n / CHATS % USERS,
+    });
     let supplier = ScriptedSupplier::new(&sim).batch(messages);
     let sessions = Sessions {
         counters: Arc::default(),
         sim: sim.clone(),
     };
-    let mut runner =
-        Runner::for_each_with(Arc::new(sim.clone()), supplier, sessions.clone(), count);
-    if in_order {
-        // A `Bot` does this by default. Chats are still handled at the same time as each other.
-        runner = runner.sequentialize(|message: &Message| [Key::chat(message.chat)]);
-    }
-    let handle = runner.start();
-    sim.advance(Duration::from_secs(1));
+    // A `Bot` takes the chat by default. Updates without a key in common run at the same time.
+    let handle = Runner::for_each_with(Arc::new(sim.clone()), supplier, sessions.clone(), count)
+        .sequentialize(keys)
+        .start();
+    sim.advance(Duration::from_secs(10));
     let report = sim.block_on(handle.stop()).expect("nothing fails");
     assert_eq!(report.counters.finished, 100);
     let counters = sessions.counters.lock().expect("nobody panics with it");
@@ -78,10 +87,22 @@ fn run(in_order: bool) -> BTreeMap<i64, u32> {
 }
 
 fn main() {
-    for (how, in_order) in [("without order", false), ("in order by chat", true)] {
+    let orders: [(&str, Keys); 3] = [
+        ("without order", |_| Vec::new()),
+        ("in order by chat", |message| vec![Key::chat(message.chat)]),
+        ("in order by chat and user", |message| {
+            vec![Key::chat(message.chat), Key::user(message.user)]
+        }),
+    ];
+    for (how, keys) in orders {
         println!("{how}:");
-        for (chat, count) in run(in_order) {
-            println!("  chat {chat} counts {count} of {MESSAGES_PER_CHAT} messages");
+        for (key, count) in run(keys) {
+            let whose = if key.starts_with("chat") {
+                CHATS
+            } else {
+                USERS
+            };
+            println!("  {key} counts {count} of {} messages", MESSAGES / whose);
         }
     }
 }
