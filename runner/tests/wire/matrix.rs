@@ -165,7 +165,7 @@ const ROWS: &[Row] = &[
 /// How many rows are tried at the same time: most of them wait most of the time, unless there are
 /// many updates.
 fn at_once() -> usize {
-    if count() > 1000 { 3 } else { 11 }
+    if count() > 1000 { 3 } else { ROWS.len() }
 }
 
 /// Tries every row, several at the same time.
