@@ -33,11 +33,7 @@ fn a_full_sink_fetches_again_when_a_slot_is_free() {
                 .prefetch(0),
         )
         .start();
-        world
-            .until(|log| log.starts.len() == 6 && log.running() == 0)
-            .await;
-        let report = handle.stop().await.expect("nothing fails");
-        world.check(&report);
+        let report = world.handle_all(handle, 6).await;
         assert_eq!(report.counters.finished, 6);
         world
     });
@@ -56,11 +52,7 @@ fn intake_that_stood_still_for_one_key_goes_on() {
         .sink(SinkOptions::concurrent().workers(n(2)).max_waiting(n(1)))
         .sequentialize(world.keys())
         .start();
-        world
-            .until(|log| log.starts.len() == 6 && log.running() == 0)
-            .await;
-        let report = handle.stop().await.expect("nothing fails");
-        world.check(&report);
+        let report = world.handle_all(handle, 6).await;
         assert_eq!(report.counters.finished, 6);
         world
     });
@@ -78,11 +70,7 @@ fn a_batch_sink_asks_for_the_next_batch_when_the_last_one_is_settled() {
         )
         .sink(SinkOptions::batch().workers(n(2)))
         .start();
-        world
-            .until(|log| log.starts.len() == 6 && log.running() == 0)
-            .await;
-        let report = handle.stop().await.expect("nothing fails");
-        world.check(&report);
+        let report = world.handle_all(handle, 6).await;
         assert_eq!(report.counters.finished, 6);
         world
     });
@@ -118,11 +106,7 @@ fn limits_and_pauses_from_other_threads_strand_nothing() {
                 pauses.resume();
             }
         }));
-        world
-            .until(|log| log.starts.len() == 8 && log.running() == 0)
-            .await;
-        let report = handle.stop().await.expect("nothing fails");
-        world.check(&report);
+        let report = world.handle_all(handle, 8).await;
         assert_eq!(report.counters.finished, 8);
         world
     });

@@ -3,19 +3,7 @@
 use std::sync::Arc;
 
 use super::world::{Item, MS, Plan, World, n, play};
-use crate::{Failure, Report, Runner, RunnerHandle, SinkOptions, Verdict};
-
-/// Runs until `updates` have been started and their handlers are gone, then stops.
-async fn handle_all(world: &World, handle: RunnerHandle<Item>, updates: u32) -> Report<Item> {
-    world
-        .until(|log| log.starts.len() == updates as usize && log.running() == 0)
-        .await;
-    let report = handle.stop().await.expect("nothing fails");
-    world.check(&report);
-    assert_eq!(report.counters.supplied, u64::from(updates));
-    assert_eq!(report.counters.abandoned, 0);
-    report
-}
+use crate::{Failure, Runner, SinkOptions, Verdict};
 
 #[test]
 fn workers_share_updates_without_losing_or_repeating_one() {
@@ -35,7 +23,7 @@ fn workers_share_updates_without_losing_or_repeating_one() {
         .sink(SinkOptions::concurrent().concurrency(n(3)).workers(n(2)))
         .sequentialize(world.keys())
         .start();
-        let report = handle_all(&world, handle, 7).await;
+        let report = world.handle_all(handle, 7).await;
         assert_eq!(report.counters.finished, 7);
         world
     });
@@ -52,7 +40,7 @@ fn a_worker_per_update_keeps_the_bound() {
         let handle = Runner::new(Arc::new(threads), world.supplier(&[6]), world.handler())
             .sink(SinkOptions::concurrent().concurrency(n(2)).workers(n(100)))
             .start();
-        handle_all(&world, handle, 6).await;
+        world.handle_all(handle, 6).await;
         world
     });
 }
@@ -71,7 +59,7 @@ fn a_worker_that_makes_way_takes_its_duty_up_again() {
                     .prefetch(40),
             )
             .start();
-        handle_all(&world, handle, 40).await;
+        world.handle_all(handle, 40).await;
         world
     });
 }
@@ -129,7 +117,7 @@ fn a_destructor_may_look_at_the_runner() {
             .sequentialize(world.keys())
             .start();
         world.look_from_destructors(Some(handle.clone()));
-        handle_all(&world, handle, 5).await;
+        world.handle_all(handle, 5).await;
         world.look_from_destructors(None);
         world
     });

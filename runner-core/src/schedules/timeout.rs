@@ -26,11 +26,7 @@ fn a_late_handler_is_woken_and_dropped_before_its_key_is_free() {
             )
             .sequentialize(world.keys())
             .start();
-        world
-            .until(|log| log.starts.len() == 8 && log.running() == 0)
-            .await;
-        let report = handle.stop().await.expect("nothing fails");
-        world.check(&report);
+        let report = world.handle_all(handle, 8).await;
         let counters = report.counters;
         let log = world.log();
         assert_eq!(counters.finished, log.ends.len() as u64);
@@ -78,11 +74,7 @@ fn a_detached_handler_leaves_its_slot_and_keeps_its_key() {
             )
             .sequentialize(world.keys())
             .start();
-        world
-            .until(|log| log.starts.len() == 6 && log.running() == 0)
-            .await;
-        let report = handle.stop().await.expect("nothing fails");
-        world.check(&report);
+        let report = world.handle_all(handle, 6).await;
         assert_eq!(report.counters.finished, 6);
         assert!(world.log().drops.is_empty());
         world

@@ -194,6 +194,21 @@ impl World {
         .await;
     }
 
+    /// Waits until so many updates were started and their handlers are gone, then stops.
+    pub(super) async fn handle_all(
+        &self,
+        handle: RunnerHandle<Item>,
+        updates: u32,
+    ) -> Report<Item> {
+        self.until(|log| log.starts.len() == updates as usize && log.running() == 0)
+            .await;
+        let report = handle.stop().await.expect("nothing fails");
+        self.check(&report);
+        assert_eq!(report.counters.supplied, u64::from(updates));
+        assert_eq!(report.counters.abandoned, 0);
+        report
+    }
+
     /// The end of a run: from now on nothing starts, and the report knows every update once.
     pub(super) fn check(&self, report: &Report<Item>) {
         let mut log = self.log();
