@@ -17,6 +17,18 @@ pub struct Row {
     pub value: f64,
 }
 
+impl Row {
+    /// What tells figures apart.
+    fn key(&self) -> [&str; 4] {
+        [
+            &self.workload,
+            &self.implementation,
+            &self.runtime,
+            &self.metric,
+        ]
+    }
+}
+
 /// All figures of a run, in the order in which they were measured.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Data {
@@ -41,29 +53,26 @@ impl Data {
         metric: &str,
         value: f64,
     ) {
-        let row = Row {
+        self.put(Row {
             workload: workload.into(),
             implementation: implementation.into(),
             runtime: runtime.into(),
             metric: metric.into(),
             value,
-        };
-        match self.rows.iter_mut().find(|known| is_same(known, &row)) {
-            Some(known) => known.value = value,
-            None => self.rows.push(row),
-        }
+        });
     }
 
     /// Takes over all figures of another run.
     pub fn merge(&mut self, other: Self) {
         for row in other.rows {
-            self.set(
-                &row.workload,
-                &row.implementation,
-                &row.runtime,
-                &row.metric,
-                row.value,
-            );
+            self.put(row);
+        }
+    }
+
+    fn put(&mut self, row: Row) {
+        match self.rows.iter_mut().find(|known| known.key() == row.key()) {
+            Some(known) => known.value = row.value,
+            None => self.rows.push(row),
         }
     }
 
@@ -76,12 +85,8 @@ impl Data {
         runtime: &str,
         metric: &str,
     ) -> Option<f64> {
-        let found = self.rows.iter().find(|row| {
-            row.workload == workload
-                && row.implementation == implementation
-                && row.runtime == runtime
-                && row.metric == metric
-        });
+        let key = [workload, implementation, runtime, metric];
+        let found = self.rows.iter().find(|row| row.key() == key);
         found.map(|row| row.value)
     }
 
@@ -132,13 +137,6 @@ fn row(line: &str) -> Option<Row> {
         metric,
         value,
     })
-}
-
-fn is_same(one: &Row, other: &Row) -> bool {
-    one.workload == other.workload
-        && one.implementation == other.implementation
-        && one.runtime == other.runtime
-        && one.metric == other.metric
 }
 
 #[cfg(test)]
