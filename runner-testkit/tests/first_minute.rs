@@ -7,6 +7,8 @@
 #![cfg(unix)]
 
 mod program;
+#[path = "../../runner/tests/readme_block/mod.rs"]
+mod readme_block;
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -18,19 +20,11 @@ use std::{
 };
 
 use program::Program;
+use readme_block::block;
 
-/// The first block of code in README.md that opens with `fence`, below the line `heading`.
-fn block(heading: &str, fence: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let readme = fs::read_to_string(root.join("README.md")).unwrap();
-    let mut lines = readme.lines();
-    assert!(lines.any(|line| line == heading), "no line {heading:?}");
-    assert!(
-        lines.any(|line| line.starts_with(fence)),
-        "no {fence:?} below {heading:?}"
-    );
-    let lines: Vec<_> = lines.take_while(|line| *line != "```").collect();
-    lines.join("\n") + "\n"
+/// A block of code in README.md, as a file.
+fn text(heading: &str, fence: &str) -> String {
+    block(heading, fence).join("\n") + "\n"
 }
 
 /// An empty folder with the repository in it. The same one each time, so that what was built for it
@@ -76,12 +70,12 @@ fn succeeds(command: &mut Command) {
 fn the_readme_leads_to_a_bot_that_answers() {
     for runtime in ["tokio", "smol"] {
         let folder = empty_folder();
-        let commands = block("<!-- first minute -->", "```sh");
+        let commands = text("<!-- first minute -->", "```sh");
         assert!(commands.contains("--features tokio"), "{commands}");
         let commands = commands.replace("--features tokio", &format!("--features {runtime}"));
         succeeds(command("sh", &folder).args(["-e", "-c", &commands]));
         let bot = folder.join("echo-bot");
-        let code = block("## Quick start", "```rust");
+        let code = text("## Quick start", "```rust");
         assert!(code.contains("runner::tokio::run("), "{code}");
         let code = code.replace("runner::tokio::run(", &format!("runner::{runtime}::run("));
         fs::write(bot.join("src/main.rs"), code).unwrap();

@@ -1,20 +1,8 @@
 //! What README.md promises. Its code is compiled with the documentation tests.
 
-const README: &str = include_str!("../../README.md");
+mod readme_block;
 
-/// The lines of the first block of code that opens with `fence`, below `heading`.
-fn block<'a>(heading: &str, fence: &str) -> Vec<&'a str> {
-    let mut lines = README.lines();
-    assert!(
-        lines.any(|line| line == heading),
-        "README.md has no line {heading:?}"
-    );
-    assert!(
-        lines.any(|line| line.starts_with(fence)),
-        "nothing opens with {fence:?} below {heading:?}"
-    );
-    lines.take_while(|line| *line != "```").collect()
-}
+use readme_block::block;
 
 #[test]
 fn the_quick_start_has_fifteen_lines_at_most() {
