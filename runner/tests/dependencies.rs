@@ -1,20 +1,29 @@
 //! A bot compiles no runtime but its own.
 
-use std::{collections::BTreeSet, process::Command};
+mod workspace;
+
+use std::collections::BTreeSet;
+
+use workspace::cargo;
 
 /// The crates that a bot with these features of `runner`, beside the default ones, is built of.
 fn crates_of_a_bot_with(features: &str) -> BTreeSet<String> {
-    let tree = Command::new(env!("CARGO"))
+    let tree = cargo(&[
+        "tree",
         // Whatever compiled this test has fetched all that is needed.
-        .args(["tree", "--offline", "--package", "runner", "--features", features])
-        .args(["--edges", "normal", "--prefix", "none", "--format", "{p}"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&tree.stderr);
-    assert!(tree.status.success(), "cargo tree failed: {errors}");
-    let lines = String::from_utf8(tree.stdout).unwrap();
-    let names = lines.lines().filter_map(|line| line.split(' ').next());
+        "--offline",
+        "--package",
+        "runner",
+        "--features",
+        features,
+        "--edges",
+        "normal",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+    ]);
+    let names = tree.lines().filter_map(|line| line.split(' ').next());
     names.map(str::to_owned).collect()
 }
 

@@ -10,16 +10,18 @@
 //! It asks cargo about Linux only, so that no system libraries of others are fetched for it; where
 //! everything is there, no network is used.
 
+mod workspace;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     env,
     fmt::Write,
     fs,
     path::Path,
-    process::Command,
 };
 
 use serde_json::Value;
+use workspace::{PUBLISHED, cargo};
 
 /// Terms that ask for no more than that they are passed on.
 const ALLOWED: [&str; 11] = [
@@ -38,16 +40,6 @@ const ALLOWED: [&str; 11] = [
 
 /// Further terms, for what only examples, tests and benches of this workspace are built with.
 const ALLOWED_HERE: [&str; 1] = ["WTFPL"];
-
-/// The crates that users build.
-const PUBLISHED: [&str; 6] = [
-    "runner",
-    "runner-core",
-    "runner-http",
-    "runner-smol",
-    "runner-testkit",
-    "runner-tokio",
-];
 
 #[test]
 fn every_dependency_is_allowed_and_listed() {
@@ -124,19 +116,16 @@ fn terms_are_read_as_spdx_says() {
 }
 
 fn metadata() -> Value {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--locked", "--format-version", "1"])
-        .args([
-            "--all-features",
-            "--filter-platform",
-            "x86_64-unknown-linux-gnu",
-        ])
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    serde_json::from_slice(&output.stdout).unwrap()
+    let printed = cargo(&[
+        "metadata",
+        "--locked",
+        "--format-version",
+        "1",
+        "--all-features",
+        "--filter-platform",
+        "x86_64-unknown-linux-gnu",
+    ]);
+    serde_json::from_str(&printed).unwrap()
 }
 
 /// The ids of all that the published crates depend on to run, by any path.

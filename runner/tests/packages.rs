@@ -1,41 +1,11 @@
 //! Each crate that is meant for users can be packaged: what belongs into it is in it, and nothing else.
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Output},
-};
+mod workspace;
+
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::Value;
-
-const PUBLISHED: [&str; 6] = [
-    "runner",
-    "runner-core",
-    "runner-http",
-    "runner-smol",
-    "runner-testkit",
-    "runner-tokio",
-];
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn cargo(args: &[&str]) -> String {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = Command::new(env!("CARGO"))
-        .args(args)
-        .current_dir(root())
-        .output()
-        .unwrap();
-    let errors = String::from_utf8_lossy(&stderr);
-    assert!(status.success(), "cargo {args:?}: {errors}");
-    String::from_utf8(stdout).unwrap()
-}
+use workspace::{PUBLISHED, cargo, root};
 
 fn add_files(folder: &Path, base: &Path, files: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).unwrap() {

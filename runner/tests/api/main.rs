@@ -13,15 +13,12 @@
 //! in it; those are asserted where they are promised.
 
 mod skeleton;
+#[path = "../workspace/mod.rs"]
+mod workspace;
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-};
+use std::{env, fs};
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
+use workspace::root;
 
 fn check(name: &str) {
     let source = root().join(name).join("src/lib.rs");
