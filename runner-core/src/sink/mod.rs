@@ -13,6 +13,7 @@ mod outcome;
 mod queue;
 #[cfg(test)]
 mod queue_model;
+mod ready;
 mod snapshot;
 mod waiters;
 mod worker;
@@ -45,7 +46,7 @@ use self::{
 };
 use crate::{
     BoxFuture, Cause, Failure, Key, Runtime, UpdateConsumer, Verdict,
-    delivery::{Chunk, Control},
+    delivery::{Chunk, Control, Share},
     panics::{discard, guarded},
     sync::{
         Mutex, MutexGuard,
@@ -112,9 +113,15 @@ impl<U: Send + Sync + 'static> Sink<U> {
         // Read under the lock, so that arrival is in order of time.
         let now = self.runtime.now();
         let mut place = 0;
-        Chunk::split(batch, &self.control, |share| {
-            queue.arrive(share, keyed.arrival(place), now);
-            place += 1;
+        Chunk::split(batch, &self.control, |chunk, count| {
+            if self.keys.is_none() {
+                return queue.arrive_free(chunk, count, now);
+            }
+            for index in 0..count {
+                let share = Share::new(Arc::clone(&chunk), index);
+                queue.arrive(share, keyed.arrival(place), now);
+                place += 1;
+            }
         });
         let effects = Effects {
             recruits: queue.recruit(),

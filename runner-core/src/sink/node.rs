@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, task::Waker, time::Instant};
 
 use super::order::Chain;
-use crate::{Cause, delivery::Share};
+use crate::{Cause, Delivery, delivery::Share, ticket::Ticket};
 
 /// One held update.
 pub(super) struct Node<U> {
@@ -67,6 +67,49 @@ pub(crate) enum Cancel {
 pub(super) const NONE: u32 = u32::MAX;
 
 impl<U> Node<U> {
+    pub(super) fn new(share: Share<U>, seq: u64, arrived: Instant, state: State) -> Self {
+        Self {
+            share,
+            seq,
+            arrived,
+            deadline: None,
+            waker: None,
+            preset: None,
+            chain: Chain::EMPTY,
+            predecessors: 0,
+            previous: NONE,
+            next: NONE,
+            attempt: NonZeroU32::MIN,
+            state,
+            cancel: None,
+            clock: Clock::Off,
+            deciding: false,
+            pended: false,
+            last_chance: false,
+            reported: false,
+        }
+    }
+
+    /// What its handler is given.
+    pub(super) fn deliver(&self, index: u32) -> Delivery<U> {
+        let ticket = Ticket {
+            seq: self.seq,
+            index,
+        };
+        self.share.clone().deliver(self.attempt, ticket)
+    }
+
+    /// Whether nothing has happened to it but that it was started.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.chain == Chain::EMPTY
+            && !self.pended
+            && !self.reported
+            && self.cancel.is_none()
+            && self.deadline.is_none()
+            && self.attempt == NonZeroU32::MIN
+    }
+
     /// Whether a handler has seen it: in an earlier attempt, or in this one if that has begun.
     pub(super) fn was_handled(&self, begun: bool) -> bool {
         self.preset.is_none() && (begun || self.attempt > NonZeroU32::MIN)

@@ -15,8 +15,9 @@
 //! hand (O(log n) of those).
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::BTreeSet,
     num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
     task::Waker,
     time::{Duration, Instant},
 };
@@ -26,22 +27,24 @@ use slab::Slab;
 use super::{
     decay::far_future,
     latency::Latencies,
-    node::{Cancel, Clock, NONE, Node, State},
+    node::{Cancel, NONE, Node, State},
     options::{MAX_BATCH, Mode, OnTimeout, SinkOptions},
     order::{Chain, KeyOrder, SPARE},
     outcome::{Counters, Ending, Fault, Outcome, Unsettled},
+    ready::{Fresh, Next, Ready},
     waiters::Waiters,
 };
-use crate::{Cause, Delivery, delivery::Share, ticket::Ticket};
+use crate::{
+    Cause, Delivery,
+    delivery::{Chunk, Share},
+    ticket::Ticket,
+};
 
 /// All updates that the sink holds.
 pub(crate) struct Queue<U> {
     pub(super) nodes: Slab<Node<U>>,
     pub(super) order: KeyOrder,
-    /// Free to start, first come first served.
-    pub(super) ready: VecDeque<u32>,
-    /// Free to start once more: before all others, in the order in which they became due.
-    pub(super) again: VecDeque<u32>,
+    pub(super) ready: Ready<U>,
     /// First and last of the running updates by deadline; see `decay.rs`.
     pub(super) oldest: u32,
     pub(super) newest: u32,
@@ -184,8 +187,7 @@ impl<U> Queue<U> {
         Self {
             nodes: Slab::new(),
             order: KeyOrder::new(options.max_waiting_per_key.is_some()),
-            ready: VecDeque::new(),
-            again: VecDeque::new(),
+            ready: Ready::new(),
             oldest: NONE,
             newest: NONE,
             moved: BTreeSet::new(),
@@ -219,6 +221,23 @@ impl<U> Queue<U> {
         }
     }
 
+    /// Takes in updates that wait for nothing: the first `count` of a chunk. Call
+    /// [`recruit`](Self::recruit) after the last one of a batch.
+    ///
+    /// As [`arrive`](Self::arrive) with no key for each of them.
+    pub(crate) fn arrive_free(&mut self, chunk: Arc<Chunk<U>>, count: u8, now: Instant) {
+        if self.is_over() || self.limits.mode == Mode::Sequential {
+            for place in 0..count {
+                let share = Share::new(Arc::clone(&chunk), place);
+                self.arrive(share, Arrival::Keys(&[]), now);
+            }
+            return;
+        }
+        let seq = self.counters.supplied;
+        self.counters.supplied += u64::from(count);
+        self.ready.push_fresh(chunk, count, seq, now);
+    }
+
     /// Takes in one update. Call [`recruit`](Self::recruit) after the last one of a batch.
     ///
     /// Never refuses: room is the business of whoever fetches. After the end it is abandoned.
@@ -226,15 +245,8 @@ impl<U> Queue<U> {
     pub(crate) fn arrive(&mut self, share: Share<U>, arrival: Arrival<'_>, now: Instant) {
         let seq = self.counters.supplied;
         self.counters.supplied += 1;
-        if matches!(self.phase, Phase::Halted | Phase::Closed) {
-            self.counters.abandoned += 1;
-            self.abandoned.push(Unsettled {
-                share,
-                seq,
-                attempt: NonZeroU32::MIN,
-                started: false,
-                unresponsive: false,
-            });
+        if self.is_over() {
+            self.abandon_fresh(share, seq);
             return;
         }
         let index = u32::try_from(self.nodes.vacant_key()).expect("fewer than 2^32 are held");
@@ -257,7 +269,7 @@ impl<U> Queue<U> {
             keys => self.order.arrive(index, keys),
         };
         let state = if predecessors == 0 {
-            self.ready.push_back(index);
+            self.ready.push(index);
             State::Ready
         } else {
             self.waiting += 1;
@@ -265,24 +277,10 @@ impl<U> Queue<U> {
             State::Waiting
         };
         self.nodes.insert(Node {
-            share,
-            seq,
-            arrived: now,
-            deadline: None,
-            waker: None,
             preset,
             chain,
             predecessors,
-            previous: NONE,
-            next: NONE,
-            attempt: NonZeroU32::MIN,
-            state,
-            cancel: None,
-            clock: Clock::Off,
-            deciding: false,
-            pended: false,
-            last_chance: false,
-            reported: false,
+            ..Node::new(share, seq, now, state)
         });
     }
 
@@ -322,23 +320,55 @@ impl<U> Queue<U> {
             self.hungry -= 1;
             return None;
         }
-        let queue = if self.again.is_empty() {
-            &mut self.ready
-        } else {
-            &mut self.again
-        };
-        let index = queue.pop_front().expect("an update is startable");
         self.running += 1;
         self.claims += 1;
+        let index = match self.ready.pop().expect("an update is startable") {
+            Next::Node(index) => index,
+            Next::Fresh(Fresh {
+                share,
+                seq,
+                arrived,
+            }) => {
+                let node = Node::new(share, seq, arrived, State::Running);
+                u32::try_from(self.nodes.insert(node)).expect("fewer than 2^32 are held")
+            }
+        };
         let node = &mut self.nodes[index as usize];
         node.state = State::Running;
-        let ticket = Ticket {
-            seq: node.seq,
-            index,
-        };
         Some(Job {
-            delivery: node.share.clone().deliver(node.attempt, ticket),
+            delivery: node.deliver(index),
             preset: node.preset.clone(),
+        })
+    }
+
+    /// Ends an update to which nothing has happened but that it was started, and starts the next one
+    /// in its place: what a handler that never waits costs.
+    ///
+    /// Nothing else changes by that, but that there is more room. `None` if there is more to do.
+    #[inline]
+    fn exchange(
+        &mut self,
+        index: u32,
+        now: impl FnOnce() -> Instant,
+        garbage: &mut Option<Share<U>>,
+    ) -> Option<Job<U>> {
+        // A slot may be one too many by now.
+        if self.running > self.limits.concurrency || self.is_over() {
+            return None;
+        }
+        let node = &mut self.nodes[index as usize];
+        if !node.is_plain() {
+            return None;
+        }
+        let (seq, arrived) = (node.seq, node.arrived);
+        (node.seq, node.arrived, *garbage) = self.ready.replace(&mut node.share)?;
+        let delivery = node.deliver(index);
+        self.counters.finished += 1;
+        self.claims += 1;
+        self.record(seq, arrived, false, now);
+        Some(Job {
+            delivery,
+            preset: None,
         })
     }
 
@@ -409,7 +439,7 @@ impl<U> Queue<U> {
         }
         node.deciding = true;
         node.cancel = None;
-        Some(node.share.clone().deliver(node.attempt, ticket))
+        Some(node.deliver(ticket.index))
     }
 
     /// Ends one attempt and, if `claim`, takes the next update if the task has the duty or may take
@@ -422,10 +452,17 @@ impl<U> Queue<U> {
         ticket: Ticket,
         outcome: Outcome,
         claim: bool,
-        now: impl FnOnce() -> Instant,
+        now: impl Fn() -> Instant,
         hungry: &mut bool,
         effects: &mut Effects<U>,
     ) -> Option<Job<U>> {
+        if claim && *hungry && matches!(outcome, Outcome::Done) {
+            let job = self.exchange(ticket.index, &now, &mut effects.garbage);
+            if job.is_some() {
+                self.wake_satisfied(&mut effects.wakers);
+                return job;
+            }
+        }
         self.stop_clock(ticket.index);
         match self.nodes[ticket.index as usize].state {
             State::Detached => self.detached -= 1,
@@ -507,7 +544,7 @@ impl<U> Queue<U> {
         }
         if self.limits.mode != Mode::Concurrent {
             // Asking for the next batch makes the supplier forget this one.
-            return if self.nodes.is_empty() {
+            return if self.is_empty() {
                 NonZeroUsize::new(MAX_BATCH)
             } else {
                 None
@@ -538,17 +575,22 @@ impl<U> Queue<U> {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.len() == 0
     }
 
     /// How many updates are held in all.
     pub(crate) fn len(&self) -> usize {
-        self.nodes.len()
+        self.nodes.len() + self.ready.fresh()
     }
 
     /// How many updates are free to start, with a slot or without.
     pub(super) fn ready(&self) -> usize {
-        self.ready.len() + self.again.len()
+        self.ready.len()
+    }
+
+    /// Whether nothing starts any more.
+    fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Halted | Phase::Closed)
     }
 
     /// How many slots are free; none while a lowered concurrency is exceeded.
@@ -579,7 +621,7 @@ impl<U> Queue<U> {
         }
         let room = self.room().is_some();
         let choked = self.is_choked();
-        let idle = self.nodes.is_empty();
+        let idle = self.is_empty();
         if !(room || choked || idle) {
             return;
         }
@@ -629,7 +671,7 @@ impl<U> Queue<U> {
                 if node.predecessors == 0 {
                     node.state = State::Ready;
                     *waiting -= 1;
-                    ready.push_back(successor);
+                    ready.push(successor);
                 }
             });
             self.look_at_waiting();
@@ -637,22 +679,14 @@ impl<U> Queue<U> {
         if self.nodes.is_empty() && self.nodes.capacity() > SPARE {
             // After a burst, give its memory back.
             self.nodes = Slab::new();
-            self.ready = VecDeque::new();
-            self.again = VecDeque::new();
+            self.ready.shrink();
         }
         if node.reported {
             // It is in a report already; it must not be settled twice.
             effects.garbage = Some(node.share);
             return;
         }
-        // Reading the clock costs more than an update whose handler never waits: sample those.
-        if node.pended {
-            self.latencies
-                .record(now().saturating_duration_since(node.arrived), 1);
-        } else if node.seq.is_multiple_of(SAMPLE) {
-            self.latencies
-                .record(now().saturating_duration_since(node.arrived), SAMPLE);
-        }
+        self.record(node.seq, node.arrived, node.pended, now);
         let counters = &mut self.counters;
         *match ending {
             Ending::Finished => &mut counters.finished,
@@ -675,6 +709,35 @@ impl<U> Queue<U> {
         } else {
             effects.garbage = Some(node.share);
         }
+    }
+
+    /// Notes how long an update was held.
+    #[inline]
+    fn record(
+        &mut self,
+        seq: u64,
+        arrived: Instant,
+        pended: bool,
+        now: impl FnOnce() -> Instant,
+    ) {
+        // Reading the clock costs more than an update whose handler never waits: sample those.
+        let weight = if pended { 1 } else { SAMPLE };
+        if pended || seq.is_multiple_of(SAMPLE) {
+            let age = now().saturating_duration_since(arrived);
+            self.latencies.record(age, weight);
+        }
+    }
+
+    /// Lists an update that has not been started as abandoned.
+    pub(super) fn abandon_fresh(&mut self, share: Share<U>, seq: u64) {
+        self.counters.abandoned += 1;
+        self.abandoned.push(Unsettled {
+            share,
+            seq,
+            attempt: NonZeroU32::MIN,
+            started: false,
+            unresponsive: false,
+        });
     }
 
     fn may_retry(&self, index: u32) -> bool {
@@ -714,7 +777,7 @@ impl<U> Queue<U> {
     pub(super) fn retry_now(&mut self, ticket: Ticket) {
         self.waiting -= 1;
         self.nodes[ticket.index as usize].state = State::Ready;
-        self.again.push_back(ticket.index);
+        self.ready.push_again(ticket.index);
         self.look_at_waiting();
     }
 

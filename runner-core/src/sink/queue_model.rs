@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Cause, Counters,
-    delivery::{Chunk, Control},
+    delivery::{Chunk, Control, Share},
     ticket::Ticket,
 };
 
@@ -338,15 +338,17 @@ impl Bench {
     fn arrive(&mut self, keys: &[u64], refused: bool) {
         let seq = self.expected.supplied;
         let nobody: Weak<dyn Control> = Weak::<Nobody>::new();
-        let mut share = None;
-        Chunk::split(vec![seq], &nobody, |only| share = Some(only));
-        let arrival = if refused {
-            Arrival::Refused(Cause::Panic("no key".into()))
-        } else {
-            Arrival::Keys(keys)
-        };
-        self.queue
-            .arrive(share.expect("one update"), arrival, self.now);
+        let (queue, now) = (&mut self.queue, self.now);
+        Chunk::split(vec![seq], &nobody, |chunk, count| {
+            if refused {
+                let cause = Cause::Panic("no key".into());
+                queue.arrive(Share::new(chunk, 0), Arrival::Refused(cause), now);
+            } else if keys.is_empty() {
+                queue.arrive_free(chunk, count, now);
+            } else {
+                queue.arrive(Share::new(chunk, 0), Arrival::Keys(keys), now);
+            }
+        });
         let effects = Effects {
             recruits: self.queue.recruit(),
             ..Effects::default()
@@ -544,16 +546,12 @@ impl Bench {
         }
         let nth = index % self.held.len();
         let (seq, held) = self.held.iter_mut().nth(nth).expect("in range");
-        let (index, _) = self
-            .queue
-            .nodes
-            .iter()
+        let mut nodes = self.queue.nodes.iter();
+        // One that has no key has no place before it starts.
+        let index = nodes
             .find(|(_, node)| node.seq == *seq)
-            .expect("the queue holds it");
-        let ticket = Ticket {
-            seq: *seq,
-            index: index as u32,
-        };
+            .map_or(u32::MAX, |(index, _)| index as u32);
+        let ticket = Ticket { seq: *seq, index };
         let now = self.now;
         let answer = self.queue.extend(ticket, ms(by), || now);
         let expected = match &mut held.place {
