@@ -439,8 +439,9 @@ impl<S: UpdateSupplier> Run<'_, S> {
         let shared = self.shared;
         let mut choked = false;
         let mut looked = None;
+        let mut scarce = false;
         loop {
-            let limit = match shared.room_at_once(choked) {
+            let limit = match shared.room_at_once(choked, scarce) {
                 Some(limit) => Next::Go(Some(limit)),
                 None => match shared.permission().await {
                     Next::Go(()) => {
@@ -479,6 +480,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
                         shared.look();
                         looked = Some(answered);
                     }
+                    scarce = batch.len() < limit.get();
                     shared.sink.add(batch);
                 }
                 Next::Go(Some(Err(error))) => return Reason::Supply(error),
@@ -539,7 +541,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
 
 impl<U: Send + Sync + 'static> Shared<'_, U> {
     /// How many updates to fetch, if nothing is in the way: the case that has to be fast.
-    fn room_at_once(self, warned: bool) -> Option<NonZeroUsize> {
+    fn room_at_once(self, warned: bool, scarce: bool) -> Option<NonZeroUsize> {
         // After a warning there is more to be looked at.
         if warned {
             return None;
@@ -550,7 +552,7 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
                 return None;
             }
         }
-        self.sink.room_at_once()
+        self.sink.room_at_once(scarce)
     }
 
     /// Waits while the run is paused.

@@ -136,22 +136,23 @@ impl<U: Send + Sync + 'static> Sink<U> {
     /// `None` only if `choke`: too many updates wait for there to be room soon.
     pub(crate) async fn room(&self, choke: bool) -> Option<NonZeroUsize> {
         if choke {
-            self.wait(Interest::RoomOrChoke, |queue| match queue.room() {
+            self.wait(Interest::RoomOrChoke, |queue| match queue.room(false) {
                 None if queue.is_choked() => Some(None),
                 room => room.map(Some),
             })
             .await
         } else {
-            self.wait(Interest::Room, |queue| queue.room().map(Some))
+            self.wait(Interest::Room, |queue| queue.room(false).map(Some))
                 .await
         }
     }
 
-    /// How many updates to fetch now, unless there is a reason to wait, or to end.
-    pub(crate) fn room_at_once(&self) -> Option<NonZeroUsize> {
+    /// How many updates to fetch now, unless there is a reason to wait, or to end. `scarce`: the last
+    /// answer had less than it was asked for.
+    pub(crate) fn room_at_once(&self, scarce: bool) -> Option<NonZeroUsize> {
         let queue = self.lock();
         match &queue.fault {
-            None => queue.room(),
+            None => queue.room(scarce),
             Some(_) => None,
         }
     }

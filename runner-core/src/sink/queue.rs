@@ -91,6 +91,8 @@ pub(super) struct Limits {
     pub(super) max_waiting: usize,
     max_waiting_per_key: Option<usize>,
     prefetch: usize,
+    /// How much room makes a fetch worth its while, if something is there to do meanwhile.
+    worthwhile: usize,
     workers: usize,
 }
 
@@ -200,6 +202,7 @@ impl<U> Queue<U> {
                 max_waiting: options.max_waiting.get(),
                 max_waiting_per_key: options.max_waiting_per_key.map(NonZeroUsize::get),
                 prefetch: options.prefetch,
+                worthwhile: options.prefetch.min(MAX_BATCH) / 2,
                 workers: options.workers.get(),
             },
             phase: Phase::Open,
@@ -341,16 +344,17 @@ impl<U> Queue<U> {
         })
     }
 
-    /// Ends an update to which nothing has happened but that it was started, and starts the next one
-    /// in its place: what a handler that never waits costs.
+    /// Ends an update to which nothing has happened but that it was started, by a task that has the
+    /// duty, and starts the next one in its place: what a handler that never waits costs.
     ///
-    /// Nothing else changes by that, but that there is more room. `None` if there is more to do.
+    /// Nothing else changes by that, but that there is more room. `None`, and no change, if there is
+    /// more to do: that is for [`settle`](Self::settle).
     #[inline]
-    fn exchange(
+    pub(crate) fn exchange(
         &mut self,
         index: u32,
         now: impl FnOnce() -> Instant,
-        garbage: &mut Option<Share<U>>,
+        effects: &mut Effects<U>,
     ) -> Option<Job<U>> {
         // A slot may be one too many by now.
         if self.running > self.limits.concurrency || self.is_over() {
@@ -361,11 +365,14 @@ impl<U> Queue<U> {
             return None;
         }
         let (seq, arrived) = (node.seq, node.arrived);
-        (node.seq, node.arrived, *garbage) = self.ready.replace(&mut node.share)?;
+        (node.seq, node.arrived, effects.garbage) = self.ready.replace(&mut node.share)?;
         let delivery = node.deliver(index);
         self.counters.finished += 1;
         self.claims += 1;
-        self.record(seq, arrived, false, now);
+        self.record(seq, arrived, CROWD, now);
+        if !self.waiters.is_empty() && self.room(false).is_some() {
+            self.wake_satisfied(&mut effects.wakers);
+        }
         Some(Job {
             delivery,
             preset: None,
@@ -452,17 +459,10 @@ impl<U> Queue<U> {
         ticket: Ticket,
         outcome: Outcome,
         claim: bool,
-        now: impl Fn() -> Instant,
+        now: impl FnOnce() -> Instant,
         hungry: &mut bool,
         effects: &mut Effects<U>,
     ) -> Option<Job<U>> {
-        if claim && *hungry && matches!(outcome, Outcome::Done) {
-            let job = self.exchange(ticket.index, &now, &mut effects.garbage);
-            if job.is_some() {
-                self.wake_satisfied(&mut effects.wakers);
-                return job;
-            }
-        }
         self.stop_clock(ticket.index);
         match self.nodes[ticket.index as usize].state {
             State::Detached => self.detached -= 1,
@@ -537,8 +537,11 @@ impl<U> Queue<U> {
     }
 
     /// How many updates to fetch now; `None` if it is better to wait.
+    ///
+    /// `scarce`: the last answer had less than it was asked for. Then the supplier has no more, and
+    /// a call for few costs no round trip that a call for many would have saved.
     #[inline]
-    pub(crate) fn room(&self) -> Option<NonZeroUsize> {
+    pub(crate) fn room(&self, scarce: bool) -> Option<NonZeroUsize> {
         if self.phase != Phase::Open {
             return None;
         }
@@ -554,14 +557,13 @@ impl<U> Queue<U> {
             .capacity()
             .saturating_add(self.limits.prefetch)
             .saturating_sub(self.ready())
-            .min(self.limits.max_waiting.saturating_sub(self.waiting))
-            .min(MAX_BATCH);
+            .min(self.limits.max_waiting.saturating_sub(self.waiting));
         // Not one round trip for every slot that becomes free.
-        if self.choked || room < self.worthwhile() && self.ready() > 0 {
-            None
-        } else {
-            NonZeroUsize::new(room)
+        let few = !scarce && room < self.limits.worthwhile && self.ready() > 0;
+        if few || self.choked {
+            return None;
         }
+        NonZeroUsize::new(room.min(MAX_BATCH))
     }
 
     /// Whether intake stands still because too many updates wait.
@@ -614,13 +616,11 @@ impl<U> Queue<U> {
     }
 
     /// Collects the wakers of all whose wait is over.
-    #[inline]
     pub(super) fn wake_satisfied(&mut self, wakers: &mut Vec<Waker>) {
         if self.waiters.is_empty() {
             return;
         }
-        let room = self.room().is_some();
-        let choked = self.is_choked();
+        let (room, choked) = (self.room(false).is_some(), self.is_choked());
         let idle = self.is_empty();
         if !(room || choked || idle) {
             return;
@@ -686,7 +686,8 @@ impl<U> Queue<U> {
             effects.garbage = Some(node.share);
             return;
         }
-        self.record(node.seq, node.arrived, node.pended, now);
+        let weight = if node.pended { 1 } else { SAMPLE };
+        self.record(node.seq, node.arrived, weight, now);
         let counters = &mut self.counters;
         *match ending {
             Ending::Finished => &mut counters.finished,
@@ -711,18 +712,10 @@ impl<U> Queue<U> {
         }
     }
 
-    /// Notes how long an update was held.
+    /// Notes how long an update was held, for so many of its kind.
     #[inline]
-    fn record(
-        &mut self,
-        seq: u64,
-        arrived: Instant,
-        pended: bool,
-        now: impl FnOnce() -> Instant,
-    ) {
-        // Reading the clock costs more than an update whose handler never waits: sample those.
-        let weight = if pended { 1 } else { SAMPLE };
-        if pended || seq.is_multiple_of(SAMPLE) {
+    fn record(&mut self, seq: u64, arrived: Instant, weight: u64, now: impl FnOnce() -> Instant) {
+        if seq.is_multiple_of(weight) {
             let age = now().saturating_duration_since(arrived);
             self.latencies.record(age, weight);
         }
@@ -785,17 +778,12 @@ impl<U> Queue<U> {
     fn look_at_waiting(&mut self) {
         let Limits { max_waiting, .. } = self.limits;
         // At the bound, each update that goes would else be replaced by a round trip for one.
-        let enough = self.worthwhile().clamp(1, (max_waiting / 2).max(1));
+        let enough = self.limits.worthwhile.clamp(1, (max_waiting / 2).max(1));
         if self.waiting >= max_waiting {
             self.choked = true;
         } else if self.waiting + enough <= max_waiting {
             self.choked = false;
         }
-    }
-
-    /// How much room makes a fetch worth its while, if something is there to do meanwhile.
-    fn worthwhile(&self) -> usize {
-        self.limits.prefetch.min(MAX_BATCH) / 2
     }
 }
 
@@ -812,5 +800,9 @@ pub(crate) enum Timeout {
 /// slot and a chat for ever.
 const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One in so many updates whose handler never waited is measured.
+/// One in so many updates whose handler never waited is measured: reading the clock costs as much as
+/// all else that is done for it.
 const SAMPLE: u64 = 8;
+
+/// The same of those that the next one was ready to follow.
+const CROWD: u64 = 32;

@@ -686,7 +686,7 @@ impl Bench {
         deadlines.min()
     }
 
-    fn room(&self) -> Option<usize> {
+    fn room(&self, scarce: bool) -> Option<usize> {
         if self.phase != Phase::Open {
             return None;
         }
@@ -697,7 +697,7 @@ impl Bench {
         let room = (slots + self.setup.prefetch)
             .saturating_sub(self.ready())
             .min(self.setup.max_waiting.saturating_sub(self.waiting()));
-        let enough = self.ready() == 0 || room >= self.setup.prefetch / 2;
+        let enough = scarce || self.ready() == 0 || room >= self.setup.prefetch / 2;
         (room > 0 && enough && !self.choked).then_some(room)
     }
 
@@ -721,7 +721,10 @@ impl Bench {
         assert_eq!(queue.startable(), self.startable());
         assert_eq!(queue.phase, self.phase);
         assert_eq!(queue.next_deadline(), self.next_deadline());
-        assert_eq!(queue.room().map(NonZeroUsize::get), self.room());
+        for scarce in [false, true] {
+            let room = queue.room(scarce).map(NonZeroUsize::get);
+            assert_eq!(room, self.room(scarce));
+        }
         // Every update is settled once.
         assert_eq!(queue.counters, self.expected);
         let settled = queue.counters.settled();

@@ -232,7 +232,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
             waiting: queue.waiting,
             detached: queue.detached,
             startable: queue.startable(),
-            full: queue.room().is_none(),
+            full: queue.room(false).is_none(),
         }
     }
 

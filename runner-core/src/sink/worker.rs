@@ -112,14 +112,17 @@ impl<U: Send + Sync + 'static> Duty<U> {
         let mut next = if handler.is_some() {
             // It has waited for something, and is woken.
             let ended = match self.check(cx) {
-                Some(cancel) => cancel.into(),
-                None => match ended(guarded(|| resume(handler.as_mut(), cx))) {
+                Some(cancel) => {
+                    drop_pinned(handler.as_mut());
+                    cancel.into()
+                }
+                None => match ended(run(handler.as_mut(), |handler| resume(handler, cx))) {
                     Poll::Ready(ended) => ended,
                     Poll::Pending => return Poll::Pending,
                 },
             };
-            drop_pinned(handler.as_mut());
             match ended {
+                Ended::Outcome(Outcome::Done) => self.done(effects),
                 Ended::Outcome(outcome) => self.settle(outcome, effects),
                 Ended::Failed(cause) => return Poll::Ready(Some(cause)),
             }
@@ -134,19 +137,22 @@ impl<U: Send + Sync + 'static> Duty<U> {
                 discard(delivery);
                 return Poll::Ready(Some(*cause));
             }
-            let polled = guarded(|| {
+            let polled = run(handler.as_mut(), |mut handler| {
                 handler.set(Some(call(delivery)));
-                resume(handler.as_mut(), cx)
+                resume(handler, cx)
             });
             let ended = match ended(polled) {
                 Poll::Ready(ended) => ended,
                 Poll::Pending => match self.pend(cx, Timeout::Shared, effects) {
                     None => return Poll::Pending,
-                    Some(cancel) => cancel.into(),
+                    Some(cancel) => {
+                        drop_pinned(handler.as_mut());
+                        cancel.into()
+                    }
                 },
             };
-            drop_pinned(handler.as_mut());
             match ended {
+                Ended::Outcome(Outcome::Done) => next = self.done(effects),
                 Ended::Outcome(outcome) => next = self.settle(outcome, effects),
                 Ended::Failed(cause) => return Poll::Ready(Some(cause)),
             }
@@ -177,10 +183,32 @@ impl<U: Send + Sync + 'static> Duty<U> {
         job
     }
 
-    /// Ends the current attempt and takes the next update.
+    /// Ends the current attempt, which needs no policy, and takes the next update.
     ///
     /// `None` while the task has the duty still: it has started enough, and others may have the
     /// thread.
+    #[inline]
+    fn done(&mut self, effects: &mut Effects<U>) -> Option<Job<U>> {
+        if let Some(ticket) = self.current
+            && self.hungry
+            && self.budget > 1
+        {
+            let mut queue = self.sink.lock();
+            let now = || self.sink.runtime.now();
+            let job = queue.exchange(ticket.index, now, effects);
+            drop(queue);
+            if let Some(job) = job {
+                self.budget -= 1;
+                self.current = Some(job.delivery.ticket());
+                self.sink.carry_out(effects);
+                return Some(job);
+            }
+        }
+        self.settle(Outcome::Done, effects)
+    }
+
+    /// Ends the current attempt and takes the next update, as [`done`](Self::done).
+    #[inline(never)]
     fn settle(&mut self, outcome: Outcome, effects: &mut Effects<U>) -> Option<Job<U>> {
         let ticket = self
             .current
@@ -299,6 +327,31 @@ enum Heard {
     Verdict(Verdict),
     Panicked(Arc<str>),
     Cancelled(Cancel),
+}
+
+/// Polls a handler, and drops it if that was its last time; a panic in its destructor is swallowed.
+fn run<F: Future>(
+    mut handler: Pin<&mut Option<F>>,
+    poll: impl FnOnce(Pin<&mut Option<F>>) -> Poll<F::Output>,
+) -> Result<Poll<F::Output>, Arc<str>> {
+    let mut output = None;
+    // Both under one guard: it costs as much as a handler that does nothing.
+    let result = guarded(|| {
+        let polled = poll(handler.as_mut());
+        let is_ready = polled.is_ready();
+        output = Some(polled);
+        if is_ready {
+            handler.set(None);
+        }
+    });
+    match (output, result) {
+        (Some(polled), _) => Ok(polled),
+        (None, Err(panic)) => {
+            drop_pinned(handler);
+            Err(panic)
+        }
+        (None, Ok(())) => unreachable!("it was polled or has panicked"),
+    }
 }
 
 fn resume<F: Future>(handler: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
