@@ -86,7 +86,7 @@ impl<U> Queue<U> {
         if timeout.is_none() {
             return true;
         }
-        if node.clock == Clock::Off && node.waker.is_some() {
+        if node.clock == Clock::Off && node.pended {
             // It waits already and has no clock: its timeout is beyond what can be expressed.
             return true;
         }

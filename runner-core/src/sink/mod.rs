@@ -276,6 +276,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
         if !effects.is_quiet() {
             self.carry_out_loud(effects);
         }
+        drop(effects.stale.take());
         // Last, because dropping an update may take its time.
         if let Some(garbage) = effects.garbage.take() {
             discard(garbage);
@@ -283,7 +284,6 @@ impl<U: Send + Sync + 'static> Sink<U> {
     }
 
     fn carry_out_loud(self: &Arc<Self>, effects: &mut Effects<U>) {
-        drop(effects.stale.take());
         for waker in effects.wakers.drain(..) {
             waker.wake();
         }

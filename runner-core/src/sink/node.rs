@@ -11,6 +11,7 @@ pub(super) struct Node<U> {
     pub(super) seq: u64,
     pub(super) arrived: Instant,
     pub(super) deadline: Option<Instant>,
+    /// Of the task that runs it, from when it first waits; of the task of the one before it until then.
     pub(super) waker: Option<Waker>,
     /// Set if it must not be handled but goes to the policy at once. Stays set: without its keys it
     /// would overtake others at a later attempt as well.
@@ -26,6 +27,7 @@ pub(super) struct Node<U> {
     pub(super) clock: Clock,
     /// The policy is being asked.
     pub(super) deciding: bool,
+    /// Its handler has waited, in this attempt.
     pub(super) pended: bool,
     /// Its one attempt after `stop` has been granted.
     pub(super) last_chance: bool,
@@ -99,14 +101,23 @@ impl<U> Node<U> {
         self.share.clone().deliver(self.attempt, ticket)
     }
 
-    /// Whether nothing has happened to it but that it was started.
+    /// Notes whom to wake. A replaced waker is returned to be dropped outside of the lock.
+    pub(super) fn keep_waker(&mut self, waker: &Waker) -> Option<Waker> {
+        match &self.waker {
+            Some(known) if known.will_wake(waker) => None,
+            _ => self.waker.replace(waker.clone()),
+        }
+    }
+
+    /// Whether nothing has happened to it but that it was started and may have waited.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
         self.chain == Chain::EMPTY
-            && !self.pended
-            && !self.reported
+            && self.state == State::Running
             && self.cancel.is_none()
-            && self.deadline.is_none()
+            && !self.reported
+            && matches!(self.clock, Clock::Off | Clock::Listed)
+            && (self.deadline.is_none() || self.clock == Clock::Listed)
             && self.attempt == NonZeroU32::MIN
     }
 

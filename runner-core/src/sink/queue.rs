@@ -149,10 +149,10 @@ pub(crate) struct Effects<U> {
 }
 
 impl<U> Effects<U> {
-    /// Whether there is nothing to do but to drop an update, as mostly.
+    /// Whether there is nothing to do but to drop an update and a waker, as mostly.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        self.recruits == 0 && self.wakers.is_empty() && self.fault.is_none() && self.stale.is_none()
+        self.recruits == 0 && self.wakers.is_empty() && self.fault.is_none()
     }
 }
 
@@ -294,7 +294,8 @@ impl<U> Queue<U> {
         if free == 0 {
             return 0;
         }
-        let recruits = self.startable().min(free);
+        // Those that are on their way take one each.
+        let recruits = self.startable().saturating_sub(self.idle).min(free);
         self.hungry += recruits;
         self.idle += recruits;
         // Some are on their way and had lost the duty: they have it again.
@@ -344,39 +345,78 @@ impl<U> Queue<U> {
         })
     }
 
-    /// Ends an update to which nothing has happened but that it was started, by a task that has the
-    /// duty, and starts the next one in its place: what a handler that never waits costs.
+    /// Ends a handler without an error and starts the next update in its place, as most of the time
+    /// under load: both have no keys, and nothing else has happened to either.
     ///
     /// Nothing else changes by that, but that there is more room. `None`, and no change, if there is
     /// more to do: that is for [`settle`](Self::settle).
     #[inline]
     pub(crate) fn exchange(
         &mut self,
-        index: u32,
+        ticket: Ticket,
         now: impl FnOnce() -> Instant,
+        hungry: &mut bool,
         effects: &mut Effects<U>,
     ) -> Option<Job<U>> {
         // A slot may be one too many by now.
         if self.running > self.limits.concurrency || self.is_over() {
             return None;
         }
-        let node = &mut self.nodes[index as usize];
+        let takes_on = !*hungry && self.hungry < self.limits.workers;
+        let relieves = !*hungry && !takes_on;
+        if relieves && self.idle == 0 {
+            return None;
+        }
+        let index = ticket.index as usize;
+        let node = &mut self.nodes[index];
         if !node.is_plain() {
             return None;
         }
-        let (seq, arrived) = (node.seq, node.arrived);
+        let arrived = node.arrived;
         (node.seq, node.arrived, effects.garbage) = self.ready.replace(&mut node.share)?;
-        let delivery = node.deliver(index);
+        if takes_on {
+            self.hungry += 1;
+            *hungry = true;
+        } else if relieves {
+            self.relieve();
+            *hungry = true;
+        }
+        let weight = match self.nodes[index].pended {
+            true => self.wait_ended(ticket.index),
+            false => CROWD,
+        };
+        self.record(ticket.seq, arrived, weight, now);
         self.counters.finished += 1;
         self.claims += 1;
-        self.record(seq, arrived, CROWD, now);
         if !self.waiters.is_empty() && self.room(false).is_some() {
             self.wake_satisfied(&mut effects.wakers);
         }
         Some(Job {
-            delivery,
+            delivery: self.nodes[index].deliver(ticket.index),
             preset: None,
         })
+    }
+
+    /// Stops the clock of a handler that waited and is followed by another one. Returns one in how many
+    /// of its kind to measure.
+    fn wait_ended(&mut self, index: u32) -> u64 {
+        let node = &self.nodes[index as usize];
+        // Others have begun to wait meanwhile, and at most so little later: there are too many of
+        // this kind to read the clock for each.
+        let weight = match (node.deadline, self.newest) {
+            (Some(own), newest) if newest != NONE && newest != index => {
+                let newest = self.nodes[newest as usize].deadline;
+                let apart = newest.map(|newest| newest.saturating_duration_since(own));
+                match apart {
+                    Some(apart) if apart < BRIEF => SAMPLE,
+                    _ => 1,
+                }
+            }
+            _ => 1,
+        };
+        self.stop_clock(index);
+        self.nodes[index as usize].pended = false;
+        weight
     }
 
     /// The handler waits for something: start its clock, and pass the duty on if it has it.
@@ -400,7 +440,8 @@ impl<U> Queue<U> {
         if node.cancel.is_some() {
             return node.cancel;
         }
-        node.waker = Some(waker.clone());
+        // It has one from the update before it, and of the same task.
+        effects.stale = node.keep_waker(waker);
         node.pended = true;
         if let Some(limit) = limit {
             self.start_clock(ticket, limit, timeout, now());
@@ -412,7 +453,6 @@ impl<U> Queue<U> {
             self.hungry -= 1;
             effects.recruits = self.recruit();
         }
-        self.wake_satisfied(&mut effects.wakers);
         None
     }
 
@@ -428,10 +468,7 @@ impl<U> Queue<U> {
         let Some(node) = self.node(ticket) else {
             return (Some(Cancel::Abandon), None);
         };
-        let replaced = match &node.waker {
-            Some(known) if known.will_wake(waker) => None,
-            _ => node.waker.replace(waker.clone()),
-        };
+        let replaced = node.keep_waker(waker);
         (node.cancel, replaced)
     }
 
@@ -519,10 +556,15 @@ impl<U> Queue<U> {
         }
         let relieves = self.idle > 0;
         if relieves {
-            self.idle -= 1;
-            self.surplus += 1;
+            self.relieve();
         }
         relieves
+    }
+
+    /// Takes the duty from a task that is about to look for an update.
+    fn relieve(&mut self) {
+        self.idle -= 1;
+        self.surplus += 1;
     }
 
     /// Changes how many updates may be in flight. Cancels nothing.
@@ -686,7 +728,8 @@ impl<U> Queue<U> {
             effects.garbage = Some(node.share);
             return;
         }
-        let weight = if node.pended { 1 } else { SAMPLE };
+        let waited = node.pended || node.attempt > NonZeroU32::MIN;
+        let weight = if waited { 1 } else { SAMPLE };
         self.record(node.seq, node.arrived, weight, now);
         let counters = &mut self.counters;
         *match ending {
@@ -752,6 +795,7 @@ impl<U> Queue<U> {
         node.state = State::Retrying;
         node.attempt = node.attempt.saturating_add(1);
         node.waker = None;
+        node.pended = false;
         node.cancel = None;
         node.deciding = false;
         node.last_chance = stopping;
@@ -801,8 +845,11 @@ pub(crate) enum Timeout {
 const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One in so many updates whose handler never waited is measured: reading the clock costs as much as
-/// all else that is done for it.
+/// all else that is done for it. The same of those that waited, under such a load that another one
+/// has begun to wait within [`BRIEF`] after them and a third one is ready when they end.
 const SAMPLE: u64 = 8;
 
-/// The same of those that the next one was ready to follow.
+/// The same of those whose handler never waited and that the next one was ready to follow.
 const CROWD: u64 = 32;
+
+const BRIEF: Duration = Duration::from_millis(1);

@@ -531,9 +531,17 @@ impl Bench {
 
         let mut hungry = self.tasks[task].hungry;
         let mut effects = Effects::default();
-        let job = self
-            .queue
-            .settle(ticket, outcome, true, || now, &mut hungry, &mut effects);
+        let exchanged = match outcome {
+            Outcome::Done => {
+                let queue = &mut self.queue;
+                queue.exchange(ticket, || now, &mut hungry, &mut effects)
+            }
+            _ => None,
+        };
+        let job = exchanged.or_else(|| {
+            let queue = &mut self.queue;
+            queue.settle(ticket, outcome, true, || now, &mut hungry, &mut effects)
+        });
         assert_eq!(hungry, job.is_some());
         self.tasks[task].hungry = hungry;
         self.claimed(task, job);

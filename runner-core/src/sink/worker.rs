@@ -190,15 +190,16 @@ impl<U: Send + Sync + 'static> Duty<U> {
     #[inline]
     fn done(&mut self, effects: &mut Effects<U>) -> Option<Job<U>> {
         if let Some(ticket) = self.current
-            && self.hungry
             && self.budget > 1
         {
+            let waited = !self.hungry;
             let mut queue = self.sink.lock();
             let now = || self.sink.runtime.now();
-            let job = queue.exchange(ticket.index, now, effects);
+            let job = queue.exchange(ticket, now, &mut self.hungry, effects);
             drop(queue);
             if let Some(job) = job {
-                self.budget -= 1;
+                // A handler that has waited has let others have the thread.
+                self.budget = if waited { BUDGET } else { self.budget - 1 };
                 self.current = Some(job.delivery.ticket());
                 self.sink.carry_out(effects);
                 return Some(job);
