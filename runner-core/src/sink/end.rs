@@ -43,6 +43,7 @@ impl<U> Queue<U> {
         self.stop_all_clocks();
         for (_, node) in &mut self.nodes {
             node.cancel = Some(Cancel::Abandon);
+            effects.cancels = true;
             effects.wakers.extend(node.waker.take());
         }
         self.wake_satisfied(&mut effects.wakers);

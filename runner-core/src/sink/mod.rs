@@ -50,7 +50,7 @@ use crate::{
     panics::{discard, guarded},
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     ticket::Ticket,
 };
@@ -59,6 +59,8 @@ use crate::{
 pub(crate) struct Sink<U: Send + Sync + 'static> {
     queue: Mutex<Queue<U>>,
     stopping: AtomicBool,
+    /// Counts, and wraps around: something was cancelled, and is about to be woken.
+    cancels: AtomicU32,
     runtime: Arc<dyn Runtime>,
     keys: Option<Arc<KeysOf<U>>>,
     hasher: KeyHasher,
@@ -96,6 +98,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
         Arc::new_cyclic(|control: &Weak<Self>| Self {
             queue: Mutex::new(Queue::new(options)),
             stopping: AtomicBool::new(false),
+            cancels: AtomicU32::new(0),
             runtime,
             keys,
             hasher,
@@ -284,6 +287,9 @@ impl<U: Send + Sync + 'static> Sink<U> {
     }
 
     fn carry_out_loud(self: &Arc<Self>, effects: &mut Effects<U>) {
+        if std::mem::take(&mut effects.cancels) {
+            self.cancels.fetch_add(1, Ordering::Release);
+        }
         for waker in effects.wakers.drain(..) {
             waker.wake();
         }

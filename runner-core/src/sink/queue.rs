@@ -140,6 +140,8 @@ pub(crate) struct Effects<U> {
     /// Tasks to start; the duty is theirs already.
     pub(crate) recruits: usize,
     pub(crate) wakers: Vec<Waker>,
+    /// Whether something was cancelled, which has to be known before it is woken.
+    pub(crate) cancels: bool,
     /// Dropping an update runs code of the user.
     pub(crate) garbage: Option<Share<U>>,
     /// So does dropping an error.
@@ -152,7 +154,7 @@ impl<U> Effects<U> {
     /// Whether there is nothing to do but to drop an update and a waker, as mostly.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {
-        self.recruits == 0 && self.wakers.is_empty() && self.fault.is_none()
+        self.recruits == 0 && self.wakers.is_empty() && !self.cancels && self.fault.is_none()
     }
 }
 
@@ -161,6 +163,7 @@ impl<U> Default for Effects<U> {
         Self {
             recruits: 0,
             wakers: Vec::new(),
+            cancels: false,
             garbage: None,
             fault: None,
             stale: None,

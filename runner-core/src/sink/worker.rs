@@ -9,8 +9,9 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
+    ptr,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use super::{
@@ -22,13 +23,14 @@ use super::{
 use crate::{
     BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
     panics::{discard, guarded},
+    sync::atomic::Ordering,
     ticket::Ticket,
     trace::error,
 };
 
 /// How many updates a task starts before it lets others have the thread. A handler that never
 /// waits would else keep it under a steady feed.
-const BUDGET: u32 = 32;
+const BUDGET: u8 = 32;
 
 /// Runs handlers for as long as there is something to start.
 ///
@@ -63,8 +65,29 @@ pub(super) struct Duty<U: Send + Sync + 'static> {
     current: Option<Ticket>,
     /// What the policy made of the current update.
     decided: Option<Box<Outcome>>,
-    budget: u32,
+    /// Whom to wake, as the queue knows it.
+    known: WakerId,
+    /// The last cancellation, of any update, of which the queue was asked whether it is this one's.
+    seen: u32,
+    budget: u8,
     hungry: bool,
+}
+
+/// Names a waker without owning it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct WakerId {
+    data: usize,
+    vtable: usize,
+}
+
+impl WakerId {
+    /// Two that are equal wake the same task, see [`Waker::will_wake`], while either is alive.
+    fn of(waker: &Waker) -> Self {
+        Self {
+            data: waker.data().addr(),
+            vtable: ptr::from_ref(waker.vtable()).addr(),
+        }
+    }
 }
 
 /// How a handler ended.
@@ -88,6 +111,8 @@ impl<U: Send + Sync + 'static> Duty<U> {
             sink,
             current: None,
             decided: None,
+            known: WakerId { data: 0, vtable: 0 },
+            seen: 0,
             budget: BUDGET,
             hungry: true,
         }
@@ -305,7 +330,10 @@ impl<U: Send + Sync + 'static> Duty<U> {
     ) -> Option<Cancel> {
         let ticket = self.current.expect("a driven future belongs to an update");
         let now = || self.sink.runtime.now();
+        self.known = WakerId::of(cx.waker());
         let mut queue = self.sink.lock();
+        // Under the lock: what is cancelled after this is counted after this.
+        self.seen = self.sink.cancels.load(Ordering::Acquire);
         let cancel = queue.pend(ticket, cx.waker(), timeout, now, &mut self.hungry, effects);
         drop(queue);
         self.sink.carry_out(effects);
@@ -313,12 +341,21 @@ impl<U: Send + Sync + 'static> Duty<U> {
     }
 
     /// The future is woken: whether it must be dropped instead of polled.
-    fn check(&self, cx: &Context<'_>) -> Option<Cancel> {
+    ///
+    /// Asks the queue only if anything was cancelled since it was last asked: who cancels counts, and
+    /// then wakes. So a handler may be polled many times without a lock.
+    fn check(&mut self, cx: &Context<'_>) -> Option<Cancel> {
+        let cancels = self.sink.cancels.load(Ordering::Acquire);
+        let waker = WakerId::of(cx.waker());
+        if cancels == self.seen && waker == self.known {
+            return None;
+        }
         let ticket = self.current.expect("a driven future belongs to an update");
         let mut queue = self.sink.lock();
         let (cancel, replaced) = queue.check(ticket, cx.waker());
         drop(queue);
         drop(replaced);
+        (self.seen, self.known) = (cancels, waker);
         cancel
     }
 }
