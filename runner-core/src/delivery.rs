@@ -189,21 +189,24 @@ impl<U> Chunk<U> {
         control: &Weak<dyn Control>,
         mut each: impl FnMut(Arc<Self>, u8),
     ) {
+        let chunk = |updates| {
+            let control = Some(control.clone());
+            Arc::new(Self { control, updates })
+        };
+        if batch.len() == 1 {
+            for only in batch {
+                each(chunk(Updates::One(only)), 1);
+            }
+            return;
+        }
         let mut rest = batch.len();
         let mut updates = batch.into_iter();
         while rest > 0 {
             let count = rest.min(Self::MAX);
             rest -= count;
-            let content = match count {
-                1 => Updates::One(updates.next().expect("counted above")),
-                _ => Updates::Many(updates.by_ref().take(count).collect()),
-            };
-            let chunk = Arc::new(Self {
-                control: Some(control.clone()),
-                updates: content,
-            });
+            let neighbours = updates.by_ref().take(count).collect();
             // At most 16, so it fits.
-            each(chunk, count as u8);
+            each(chunk(Updates::Many(neighbours)), count as u8);
         }
     }
 

@@ -439,9 +439,12 @@ impl<S: UpdateSupplier> Run<'_, S> {
         let shared = self.shared;
         let mut choked = false;
         let mut looked = None;
-        let mut scarce = false;
+        // What was seen just now, so that a batch which is there at once pays for no other look.
+        let mut room = None;
         loop {
-            let limit = match shared.room_at_once(choked, scarce) {
+            // After a warning there is more to be looked at.
+            let at_once = !choked && !shared.control.is_interrupted();
+            let limit = match room.take().filter(|_| at_once) {
                 Some(limit) => Next::Go(Some(limit)),
                 None => match shared.permission().await {
                     Next::Go(()) => {
@@ -480,8 +483,8 @@ impl<S: UpdateSupplier> Run<'_, S> {
                         shared.look();
                         looked = Some(answered);
                     }
-                    scarce = batch.len() < limit.get();
-                    shared.sink.add(batch);
+                    let scarce = batch.len() < limit.get();
+                    room = shared.sink.add(batch, answered, scarce);
                 }
                 Next::Go(Some(Err(error))) => return Reason::Supply(error),
                 // Closed by hand; the next call opens it again.
@@ -540,21 +543,6 @@ impl<S: UpdateSupplier> Run<'_, S> {
 }
 
 impl<U: Send + Sync + 'static> Shared<'_, U> {
-    /// How many updates to fetch, if nothing is in the way: the case that has to be fast.
-    fn room_at_once(self, warned: bool, scarce: bool) -> Option<NonZeroUsize> {
-        // After a warning there is more to be looked at.
-        if warned {
-            return None;
-        }
-        {
-            let state = self.control.lock();
-            if state.stop.is_some() || state.paused {
-                return None;
-            }
-        }
-        self.sink.room_at_once(scarce)
-    }
-
     /// Waits while the run is paused.
     async fn permission(self) -> Next<()> {
         let resumed = self.control.until(|state| {

@@ -108,30 +108,50 @@ impl<U: Send + Sync + 'static> Sink<U> {
         })
     }
 
-    /// Takes in a batch. Never waits and never refuses; see [`room`](Self::room).
-    pub(crate) fn add(self: &Arc<Self>, batch: Vec<U>) {
-        // Keys come from code of the user, so they are all known before the lock is taken.
-        let keyed = self.hash_keys(&batch);
-        let mut queue = self.lock();
-        // Read under the lock, so that arrival is in order of time.
-        let now = self.runtime.now();
-        let mut place = 0;
-        Chunk::split(batch, &self.control, |chunk, count| {
-            if self.keys.is_none() {
-                return queue.arrive_free(chunk, count, now);
+    /// Takes in a batch that arrived at a point in time, which must not be before that of the last one.
+    /// Never waits and never refuses; see [`room`](Self::room).
+    ///
+    /// Returns how many to fetch next, unless there is a reason to wait, or to end. `scarce`: there
+    /// were fewer than were asked for.
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        batch: Vec<U>,
+        arrived: Instant,
+        scarce: bool,
+    ) -> Option<NonZeroUsize> {
+        let (recruits, room) = match &self.keys {
+            None => {
+                let mut queue = self.lock();
+                Chunk::split(batch, &self.control, |chunk, count| {
+                    queue.arrive_free(chunk, count, arrived);
+                });
+                (queue.recruit(), queue.room(scarce))
             }
+            Some(keys) => self.add_in_order(batch, &**keys, arrived, scarce),
+        };
+        self.spawn(recruits);
+        room
+    }
+
+    fn add_in_order(
+        &self,
+        batch: Vec<U>,
+        keys: &KeysOf<U>,
+        arrived: Instant,
+        scarce: bool,
+    ) -> (usize, Option<NonZeroUsize>) {
+        // Keys come from code of the user, so they are all known before the lock is taken.
+        let keyed = self.hash_keys(&batch, keys);
+        let mut place = 0;
+        let mut queue = self.lock();
+        Chunk::split(batch, &self.control, |chunk, count| {
             for index in 0..count {
                 let share = Share::new(Arc::clone(&chunk), index);
-                queue.arrive(share, keyed.arrival(place), now);
+                queue.arrive(share, keyed.arrival(place), arrived);
                 place += 1;
             }
         });
-        let effects = Effects {
-            recruits: queue.recruit(),
-            ..Effects::default()
-        };
-        drop(queue);
-        self.apply(effects);
+        (queue.recruit(), queue.room(scarce))
     }
 
     /// How many updates to fetch, once there is enough room.
@@ -147,16 +167,6 @@ impl<U: Send + Sync + 'static> Sink<U> {
         } else {
             self.wait(Interest::Room, |queue| queue.room(false).map(Some))
                 .await
-        }
-    }
-
-    /// How many updates to fetch now, unless there is a reason to wait, or to end. `scarce`: the last
-    /// answer had less than it was asked for.
-    pub(crate) fn room_at_once(&self, scarce: bool) -> Option<NonZeroUsize> {
-        let queue = self.lock();
-        match &queue.fault {
-            None => queue.room(scarce),
-            Some(_) => None,
         }
     }
 
@@ -247,11 +257,8 @@ impl<U: Send + Sync + 'static> Sink<U> {
         abandoned
     }
 
-    fn hash_keys(&self, batch: &[U]) -> Keyed {
+    fn hash_keys(&self, batch: &[U], keys: &KeysOf<U>) -> Keyed {
         let mut keyed = Keyed::default();
-        let Some(keys) = &self.keys else {
-            return keyed;
-        };
         keyed.ends.reserve(batch.len());
         for (place, update) in batch.iter().enumerate() {
             let first = keyed.hashes.len();
@@ -293,12 +300,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
         for waker in effects.wakers.drain(..) {
             waker.wake();
         }
-        for _ in 0..std::mem::take(&mut effects.recruits) {
-            // The guard is made before the task, so that a task which is dropped unstarted still
-            // gives its duty back.
-            let duty = Duty::new(Arc::clone(self));
-            self.runtime.spawn((self.work)(duty));
-        }
+        self.spawn(std::mem::take(&mut effects.recruits));
         if let Some(fault) = effects.fault.take() {
             discard(fault);
         }
@@ -306,6 +308,15 @@ impl<U: Send + Sync + 'static> Sink<U> {
 }
 
 impl<U: Send + Sync + 'static> Sink<U> {
+    fn spawn(self: &Arc<Self>, recruits: usize) {
+        for _ in 0..recruits {
+            // The guard is made before the task, so that a task which is dropped unstarted still
+            // gives its duty back.
+            let duty = Duty::new(Arc::clone(self));
+            self.runtime.spawn((self.work)(duty));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue<U>> {
         // No code of the user runs under the lock, so it is never poisoned by theirs.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -347,7 +358,7 @@ impl<U: Send + Sync + 'static> fmt::Debug for Sink<U> {
 #[derive(Default)]
 struct Keyed {
     hashes: Vec<u64>,
-    /// Where the keys of each update end; empty if there is no key function.
+    /// Where the keys of each update end.
     ends: Vec<usize>,
     /// Updates whose key function panicked, with the text.
     refused: Vec<(usize, Arc<str>)>,
@@ -355,9 +366,7 @@ struct Keyed {
 
 impl Keyed {
     fn arrival(&self, place: usize) -> Arrival<'_> {
-        let Some(&end) = self.ends.get(place) else {
-            return Arrival::Keys(&[]);
-        };
+        let end = self.ends[place];
         // In order, and seldom any.
         let refused = self
             .refused
