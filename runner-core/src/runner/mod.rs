@@ -439,32 +439,22 @@ impl<S: UpdateSupplier> Run<'_, S> {
         let shared = self.shared;
         let mut choked = false;
         let mut looked = None;
-        // What was seen just now, so that a batch which is there at once pays for no other look.
-        let mut room = None;
+        // What was seen just now: a batch which is there at once pays for no other look.
+        let mut seen = None;
         loop {
             // After a warning there is more to be looked at.
             let at_once = !choked && !shared.control.is_interrupted();
-            let limit = match room.take().filter(|_| at_once) {
-                Some(limit) => Next::Go(Some(limit)),
-                None => match shared.permission().await {
-                    Next::Go(()) => {
-                        choked = shared.warn_if_choked(choked);
-                        // One that becomes choked while this waits must say so once, too.
-                        let room = pin!(shared.sink.room(!choked));
-                        shared.unless_interrupted(room).await
-                    }
-                    Next::Again => Next::Again,
-                    Next::End(reason) => Next::End(reason),
+            let (limit, now) = match seen.take().filter(|_| at_once) {
+                Some(seen) => seen,
+                None => match shared.wait_for_room(&mut choked).await {
+                    Next::Go(limit) => (limit, shared.control.runtime.now()),
+                    Next::Again => continue,
+                    Next::End(reason) => return reason,
                 },
-            };
-            let limit = match limit {
-                Next::Go(Some(limit)) => limit,
-                Next::Go(None) | Next::Again => continue,
-                Next::End(reason) => return reason,
             };
             // A stop, a pause or a fault drops the call.
             let fetched = {
-                let call = pin!(self.source.next(limit));
+                let call = pin!(self.source.next_at(limit, now));
                 shared.unless_interrupted(call).await
             };
             match fetched {
@@ -484,7 +474,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
                         looked = Some(answered);
                     }
                     let scarce = batch.len() < limit.get();
-                    room = shared.sink.add(batch, answered, scarce);
+                    seen = shared.sink.add(batch, answered, scarce);
                 }
                 Next::Go(Some(Err(error))) => return Reason::Supply(error),
                 // Closed by hand; the next call opens it again.
@@ -543,6 +533,23 @@ impl<S: UpdateSupplier> Run<'_, S> {
 }
 
 impl<U: Send + Sync + 'static> Shared<'_, U> {
+    /// Waits until there is room for a fetch, and tells for how many.
+    async fn wait_for_room(self, choked: &mut bool) -> Next<NonZeroUsize> {
+        match self.permission().await {
+            Next::Go(()) => {}
+            Next::Again => return Next::Again,
+            Next::End(reason) => return Next::End(reason),
+        }
+        *choked = self.warn_if_choked(*choked);
+        // One that becomes choked while this waits must say so once, too.
+        let room = pin!(self.sink.room(!*choked));
+        match self.unless_interrupted(room).await {
+            Next::Go(Some(limit)) => Next::Go(limit),
+            Next::Go(None) | Next::Again => Next::Again,
+            Next::End(reason) => Next::End(reason),
+        }
+    }
+
     /// Waits while the run is paused.
     async fn permission(self) -> Next<()> {
         let resumed = self.control.until(|state| {

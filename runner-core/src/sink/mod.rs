@@ -111,15 +111,16 @@ impl<U: Send + Sync + 'static> Sink<U> {
     /// Takes in a batch that arrived at a point in time, which must not be before that of the last one.
     /// Never waits and never refuses; see [`room`](Self::room).
     ///
-    /// Returns how many to fetch next, unless there is a reason to wait, or to end. `scarce`: there
-    /// were fewer than were asked for.
+    /// Returns how many to fetch next and what time it is by now, unless there is a reason to wait, or
+    /// to end. `scarce`: there were fewer than were asked for.
     pub(crate) fn add(
         self: &Arc<Self>,
         batch: Vec<U>,
         arrived: Instant,
         scarce: bool,
-    ) -> Option<NonZeroUsize> {
+    ) -> Option<(NonZeroUsize, Instant)> {
         let (recruits, room) = match &self.keys {
+            // Takes no time.
             None => {
                 let mut queue = self.lock();
                 Chunk::split(batch, &self.control, |chunk, count| {
@@ -130,7 +131,11 @@ impl<U: Send + Sync + 'static> Sink<U> {
             Some(keys) => self.add_in_order(batch, &**keys, arrived, scarce),
         };
         self.spawn(recruits);
-        room
+        let now = || match &self.keys {
+            None => arrived,
+            Some(_) => self.runtime.now(),
+        };
+        room.map(|room| (room, now()))
     }
 
     fn add_in_order(
