@@ -3,16 +3,18 @@
 mod common;
 
 use std::{
+    convert::Infallible,
     num::NonZeroUsize,
-    sync::Arc,
-    task::{Context, Wake, Waker},
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
 use common::{LONG, MS, SECOND, always, end_time, ended, n, quiet, runtime, start};
 use runner_core::{
     Confirmation, Delivery, Failure, Fate, Key, Progress, RunError, RunState, Runner, RunnerHandle,
-    Runtime, RuntimeExt, SinkOptions, SourceError, StartError, SupplyError, Verdict,
+    Runtime, RuntimeExt, SinkOptions, SourceError, StartError, SupplyError, UpdateSupplier,
+    Verdict,
     testing::{
         Close, End, Log, Plan, Recorder, Script, ScriptedSupplier, SimRuntime, Step, for_each_seed,
     },
@@ -736,6 +738,63 @@ fn a_runtime_that_is_shut_down_under_a_driven_run_ends_it() {
     assert_eq!(script.closes(), [0_usize; 0]);
 }
 
+/// A task that has nothing to do tells of it as well, whether or not it was just given something.
+#[test]
+fn a_runtime_that_is_shut_down_while_a_task_waits_to_be_called_ends_the_run() {
+    for called in [false, true] {
+        let sim = SimRuntime::new(1);
+        let supplier = ScriptedSupplier::new(&sim).batch([0_u32]);
+        let script = supplier.script();
+        let recorder = always(&sim, Plan::ok());
+        let mut runner = Runner::new(runtime(&sim), supplier, recorder).sink(concurrent(3));
+        let mut run = Box::pin(runner.run());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(run.as_mut().poll(&mut cx).is_pending());
+        sim.run_until_idle();
+        assert_eq!(sim.tasks(), 1, "it is kept");
+        if called {
+            script.push(Step::Batch(vec![1]));
+            assert!(run.as_mut().poll(&mut cx).is_pending());
+        }
+        sim.shut_down();
+        let Poll::Ready(Err(RunError::RuntimeGone { report })) = run.as_mut().poll(&mut cx) else {
+            panic!("it goes on without a runtime");
+        };
+        let counters = report.counters;
+        assert_eq!(
+            (counters.finished, counters.abandoned),
+            (1, u64::from(called))
+        );
+    }
+}
+
+/// Tasks that wait to be called are not kept for longer than the run.
+#[test]
+fn no_task_outlives_its_run() {
+    for_each_seed(20, |sim| {
+        let recorder = Recorder::new(&sim, |update: &Delivery<u32>| match **update % 3 {
+            0 => Plan::ok(),
+            _ => Plan::ok().sleep(MS * **update),
+        });
+        let supplier = ScriptedSupplier::new(&sim).batch(0..30_u32);
+        let script = supplier.script();
+        let mut runner = Runner::new(runtime(&sim), supplier, recorder).sink(concurrent(20));
+        let handle = runner.handle();
+        let stopper = sim.clone();
+        let after = MS * sim.below(40) as u32;
+        let stopped = async {
+            stopper.sleep(after).await;
+            script.push(Step::Batch(vec![30, 31]));
+            stopper.sleep(MS).await;
+            handle.stop().await
+        };
+        let (report, _) = sim.block_on(futures::future::join(runner.run(), stopped));
+        assert_eq!(report.unwrap().counters.abandoned, 0);
+        sim.run_until_idle();
+        assert_eq!(sim.tasks(), 0);
+    });
+}
+
 // Pause and concurrency
 
 #[test]
@@ -861,6 +920,56 @@ fn a_higher_concurrency_lets_a_full_sink_fetch() {
     sim.advance(MS);
     assert_eq!(handle.size(), 10);
     assert!(script.is_over());
+}
+
+/// Never waits, and asks for an end of its own calls in the third one.
+struct Eager {
+    calls: Arc<Mutex<Vec<usize>>>,
+    interrupt: Box<dyn Fn() + Send>,
+}
+
+impl UpdateSupplier for Eager {
+    type Update = u32;
+    type Error = Infallible;
+
+    async fn supply(&mut self, limit: NonZeroUsize) -> Result<Vec<u32>, Infallible> {
+        let count = {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push(limit.get());
+            calls.len()
+        };
+        if count == 3 {
+            (self.interrupt)();
+        }
+        Ok(vec![0; limit.get()])
+    }
+}
+
+#[test]
+fn a_supplier_that_never_waits_is_not_called_after_a_pause_or_a_stop() {
+    for stops in [false, true] {
+        let sim = SimRuntime::new(1);
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let known: Arc<Mutex<Option<RunnerHandle<u32>>>> = Arc::default();
+        let handle = Arc::clone(&known);
+        let supplier = Eager {
+            calls: Arc::clone(&calls),
+            interrupt: Box::new(move || {
+                let handle = handle.lock().unwrap().take().expect("set below");
+                match stops {
+                    true => drop(handle.stop()),
+                    false => handle.pause(),
+                }
+            }),
+        };
+        // Room for seven calls before the first handler ends.
+        let runner = Runner::new(runtime(&sim), supplier, always(&sim, Plan::hang()))
+            .sink(concurrent(600).prefetch(100));
+        *known.lock().unwrap() = Some(runner.handle());
+        let _handle = runner.start();
+        sim.run_until_idle();
+        assert_eq!(*calls.lock().unwrap(), [100; 3]);
+    }
 }
 
 // What the supplier is told

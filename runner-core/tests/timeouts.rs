@@ -4,14 +4,19 @@ mod common;
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex},
+    future::poll_fn,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
     time::{Duration, Instant},
 };
 
 use common::{LONG, MS, SECOND, always, n, runtime, start};
 use runner_core::{
-    Cause, Delivery, Failure, Key, OnTimeout, Progress, Runner, RunnerHandle, Runtime, RuntimeExt,
-    SinkOptions, Verdict,
+    BoxFuture, Cause, Delivery, Failure, Key, OnTimeout, Progress, Runner, RunnerHandle, Runtime,
+    RuntimeExt, SinkOptions, Verdict,
     testing::{End, Log, Plan, Recorder, ScriptedSupplier, SimRuntime, for_each_seed},
 };
 
@@ -71,6 +76,70 @@ fn a_handler_is_dropped_when_its_time_is_over() {
         );
         let (at, end) = one(&sim, Plan::ok().sleep(2 * SECOND - MS), options());
         assert_eq!((at, end), (2 * SECOND - MS, End::Ok));
+    });
+}
+
+/// Polls its tasks with a new waker each time. Only the last one is of use, as after a future has
+/// moved to another task.
+#[derive(Debug)]
+struct Moving(SimRuntime);
+
+impl Runtime for Moving {
+    fn spawn(&self, mut task: BoxFuture<'static>) {
+        let polls = Arc::new(AtomicUsize::new(0));
+        self.0.spawn(Box::pin(poll_fn(move |cx| {
+            let waker = Waker::from(Arc::new(Moved {
+                poll: polls.fetch_add(1, Ordering::Relaxed) + 1,
+                polls: Arc::clone(&polls),
+                waker: cx.waker().clone(),
+            }));
+            task.as_mut().poll(&mut Context::from_waker(&waker))
+        })));
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> BoxFuture<'static> {
+        self.0.sleep_until(deadline)
+    }
+
+    fn now(&self) -> Instant {
+        self.0.now()
+    }
+}
+
+struct Moved {
+    poll: usize,
+    polls: Arc<AtomicUsize>,
+    waker: Waker,
+}
+
+impl Wake for Moved {
+    fn wake(self: Arc<Self>) {
+        if self.polls.load(Ordering::Relaxed) == self.poll {
+            self.waker.wake_by_ref();
+        }
+    }
+}
+
+#[test]
+fn a_handler_that_is_polled_by_another_task_is_woken_there() {
+    for_each_seed(20, |sim| {
+        let supplier = ScriptedSupplier::new(&sim).batch(0..6_u32);
+        let sleeper = sim.clone();
+        let handle = Runner::for_each(
+            Arc::new(Moving(sim.clone())),
+            supplier,
+            move |_: Delivery<u32>| {
+                let sleeper = sleeper.clone();
+                async move {
+                    sleeper.sleep(SECOND).await;
+                    std::future::pending::<()>().await;
+                }
+            },
+        )
+        .sink(options())
+        .start();
+        sim.advance(7 * SECOND);
+        assert_eq!(handle.stats().counters.timed_out, 6);
     });
 }
 

@@ -122,3 +122,31 @@ fn a_destructor_may_look_at_the_runner() {
         world
     });
 }
+
+/// One takes the place of the other, and no two of them share an allocation.
+#[test]
+fn a_destructor_may_look_at_the_runner_when_the_next_update_has_its_place() {
+    play(async |threads| {
+        let world = World::new(&threads, 0, |id| match id % 2 {
+            0 => Plan::Ready,
+            _ => Plan::Yields(1),
+        });
+        world.log().bound = 1;
+        let handle = Runner::new(
+            Arc::new(threads),
+            world.supplier(&[1, 1, 1, 1]),
+            world.handler(),
+        )
+        .sink(
+            SinkOptions::concurrent()
+                .concurrency(n(1))
+                .workers(n(1))
+                .prefetch(4),
+        )
+        .start();
+        world.look_from_destructors(Some(handle.clone()));
+        world.handle_all(handle, 4).await;
+        world.look_from_destructors(None);
+        world
+    });
+}
