@@ -31,6 +31,8 @@ enum Op {
         keys: Vec<u64>,
         refused: bool,
     },
+    /// So many without keys, in one batch.
+    ArriveFree(usize),
     /// A task that has the duty and nothing to do takes an update.
     Claim(usize),
     /// A handler waits for the first time.
@@ -42,6 +44,8 @@ enum Op {
     /// A handler fails, and the policy takes its time.
     Decide(usize),
     Extend(usize, u64),
+    /// The same of one that was started.
+    ExtendStarted(usize, u64),
     /// Time passes, and whatever is due expires.
     Pass(u64),
     Concurrency(usize),
@@ -71,6 +75,8 @@ struct Setup {
     max_waiting: usize,
     max_waiting_per_key: Option<usize>,
     prefetch: usize,
+    /// Whether updates have keys.
+    keyed: bool,
 }
 
 fn setups() -> impl Strategy<Value = Setup> {
@@ -87,7 +93,13 @@ fn setups() -> impl Strategy<Value = Setup> {
             1_usize..4,
             prop::option::weighted(0.8, 0_u64..50),
         ),
-        (detach, 1_usize..8, prop::option::of(1_usize..4), 0_usize..8),
+        (
+            detach,
+            1_usize..8,
+            prop::option::of(1_usize..4),
+            0_usize..8,
+            any::<bool>(),
+        ),
     )
         .prop_map(|((mode, concurrency, workers, timeout), rest)| Setup {
             mode,
@@ -102,30 +114,33 @@ fn setups() -> impl Strategy<Value = Setup> {
             max_waiting: rest.1,
             max_waiting_per_key: rest.2,
             prefetch: if mode == Mode::Concurrent { rest.3 } else { 0 },
+            keyed: rest.4,
         })
 }
 
 fn ops() -> impl Strategy<Value = Op> {
     let index = any::<usize>;
     let ends = prop_oneof![
-        8 => Just(End::Done),
-        2 => Just(End::Skip),
-        4 => (0_u64..60).prop_map(End::Retry),
+        32 => Just(End::Done),
+        4 => Just(End::Skip),
+        8 => (0_u64..60).prop_map(End::Retry),
         1 => Just(End::Stop),
     ];
     prop_oneof![
         40 => (prop::collection::vec(0_u64..5, 0..4), prop::bool::weighted(0.05))
             .prop_map(|(keys, refused)| Op::Arrive { keys, refused }),
+        15 => (1_usize..6).prop_map(Op::ArriveFree),
         60 => index().prop_map(Op::Claim),
         40 => index().prop_map(Op::Pend),
         20 => index().prop_map(Op::Poll),
         60 => (index(), ends).prop_map(|(index, end)| Op::End(index, end)),
         5 => index().prop_map(Op::Decide),
-        20 => (index(), 0_u64..80).prop_map(|(index, by)| Op::Extend(index, by)),
+        10 => (index(), 0_u64..80).prop_map(|(index, by)| Op::Extend(index, by)),
+        20 => (index(), 0_u64..80).prop_map(|(index, by)| Op::ExtendStarted(index, by)),
         20 => (0_u64..40).prop_map(Op::Pass),
         // As long as a policy may take.
         1 => Just(Op::Pass(30_000)),
-        3 => (1_usize..6).prop_map(Op::Concurrency),
+        6 => (1_usize..6).prop_map(Op::Concurrency),
         30 => index().prop_map(Op::Park),
         10 => index().prop_map(Op::Ask),
         1 => Just(Op::Stop),
@@ -198,6 +213,16 @@ impl Control for Nobody {
     fn is_stopping(&self) -> bool {
         false
     }
+}
+
+pub(super) fn nobody() -> Weak<dyn Control> {
+    Weak::<Nobody>::new()
+}
+
+/// One of some, whatever the index.
+fn nth<'a>(all: impl Iterator<Item = &'a u64> + Clone, index: usize) -> Option<u64> {
+    let count = all.clone().count();
+    (count > 0).then(|| all.copied().nth(index % count).expect("in range"))
 }
 
 fn ms(millis: u64) -> Duration {
@@ -282,7 +307,9 @@ impl Bench {
 
     fn step(&mut self, op: Op) {
         match op {
-            Op::Arrive { keys, refused } => self.arrive(&keys, refused),
+            Op::Arrive { keys, refused } if self.setup.keyed => self.arrive(&keys, refused),
+            Op::Arrive { .. } => self.arrive_free(1),
+            Op::ArriveFree(count) => self.arrive_free(count),
             Op::Claim(index) => {
                 let idle = |_: &Self, task: &Task| task.hungry && task.ticket.is_none();
                 if let Some(task) = self.pick(index, idle) {
@@ -347,7 +374,17 @@ impl Bench {
                     }
                 }
             }
-            Op::Extend(index, by) => self.extend(index, by),
+            Op::Extend(index, by) => {
+                if let Some(seq) = nth(self.held.keys(), index) {
+                    self.extend(seq, by);
+                }
+            }
+            Op::ExtendStarted(index, by) => {
+                let tickets = self.tasks.iter().filter_map(|task| task.ticket.as_ref());
+                if let Some(seq) = nth(tickets.map(|ticket| &ticket.seq), index) {
+                    self.extend(seq, by);
+                }
+            }
             Op::Pass(span) => self.pass(span),
             Op::Concurrency(concurrency) => {
                 let effects = self.queue.set_concurrency(some(concurrency));
@@ -387,46 +424,64 @@ impl Bench {
 
     fn arrive(&mut self, keys: &[u64], refused: bool) {
         let seq = self.expected.supplied;
-        let nobody: Weak<dyn Control> = Weak::<Nobody>::new();
         let (queue, now) = (&mut self.queue, self.now);
-        Chunk::split(vec![seq], &nobody, |chunk, count| {
-            if refused {
-                let cause = Cause::Panic("no key".into());
-                queue.arrive(Share::new(chunk, 0), Arrival::Refused(cause), now);
-            } else if keys.is_empty() {
-                queue.arrive_free(chunk, count, now);
-            } else {
-                queue.arrive(Share::new(chunk, 0), Arrival::Keys(keys), now);
-            }
+        Chunk::split(vec![seq], &nobody(), |chunk, _| {
+            let arrival = match refused {
+                true => Arrival::Refused(Cause::Panic("no key".into())),
+                false => Arrival::Keys(keys),
+            };
+            queue.arrive(Share::new(chunk, 0), arrival, now);
         });
-        let mut effects = Effects::default();
-        effects.recruits = self.queue.recruit(&mut effects.wakers);
-        self.apply(effects);
-
-        self.expected.supplied += 1;
-        if matches!(self.phase, Phase::Halted | Phase::Closed) {
-            self.expected.abandoned += 1;
-            return;
-        }
         let crowded = self.setup.max_waiting_per_key.is_some_and(|limit| {
             keys.iter().any(|key| {
                 let others = self.held.values();
                 others.filter(|held| held.keys.contains(key)).count() > limit
             })
         });
+        let keys = match refused || crowded {
+            true => BTreeSet::new(),
+            false => keys.iter().copied().collect(),
+        };
+        self.arrived(keys);
+        self.recruit();
+    }
+
+    fn arrive_free(&mut self, count: usize) {
+        let first = self.expected.supplied;
+        let (queue, now) = (&mut self.queue, self.now);
+        let batch = (first..first + count as u64).collect();
+        Chunk::split(batch, &nobody(), |chunk, count| {
+            queue.arrive_free(chunk, count, now);
+        });
+        for _ in 0..count {
+            self.arrived(BTreeSet::new());
+        }
+        self.recruit();
+    }
+
+    fn arrived(&mut self, keys: BTreeSet<u64>) {
+        let seq = self.expected.supplied;
+        self.expected.supplied += 1;
+        if matches!(self.phase, Phase::Halted | Phase::Closed) {
+            self.expected.abandoned += 1;
+            return;
+        }
         let keys = match self.setup.mode {
             Mode::Sequential => BTreeSet::from([0]),
-            _ if refused || crowded => BTreeSet::new(),
-            _ => keys.iter().copied().collect(),
+            Mode::Batch | Mode::Concurrent => keys,
         };
-        self.held.insert(
-            seq,
-            Held {
-                keys,
-                place: Place::Unstarted,
-                last_chance: false,
-            },
-        );
+        let held = Held {
+            keys,
+            place: Place::Unstarted,
+            last_chance: false,
+        };
+        self.held.insert(seq, held);
+    }
+
+    fn recruit(&mut self) {
+        let mut effects = Effects::default();
+        effects.recruits = self.queue.recruit(&mut effects.wakers);
+        self.apply(effects);
     }
 
     /// Notes what the queue gave to a task, and that it may.
@@ -596,18 +651,14 @@ impl Bench {
         self.apply(effects);
     }
 
-    fn extend(&mut self, index: usize, by: u64) {
-        if self.held.is_empty() {
-            return;
-        }
-        let nth = index % self.held.len();
-        let (seq, held) = self.held.iter_mut().nth(nth).expect("in range");
+    fn extend(&mut self, seq: u64, by: u64) {
+        let held = self.held.get_mut(&seq).expect("it is held");
         let mut nodes = self.queue.nodes.iter();
         // One that has no key has no place before it starts.
         let index = nodes
-            .find(|(_, node)| node.seq == *seq)
+            .find(|(_, node)| node.seq == seq)
             .map_or(u32::MAX, |(index, _)| index as u32);
-        let ticket = Ticket { seq: *seq, index };
+        let ticket = Ticket { seq, index };
         let now = self.now;
         let answer = self.queue.extend(ticket, ms(by), || now);
         let expected = match &mut held.place {

@@ -180,3 +180,132 @@ impl<U> Ready<U> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{ops::Range, time::Duration};
+
+    use super::*;
+    use crate::sink::queue_model::nobody;
+
+    /// Adds updates, each of which is its own number.
+    fn push(ready: &mut Ready<u64>, batch: Range<u64>, now: Instant) {
+        let mut seq = batch.start;
+        Chunk::split(batch.collect(), &nobody(), |chunk, count| {
+            ready.push_fresh(chunk, count, seq, now);
+            seq += u64::from(count);
+        });
+    }
+
+    /// The number of the next one that has no node, or the index of its node.
+    fn pop(ready: &mut Ready<u64>) -> Option<Result<u64, u32>> {
+        Some(match ready.pop()? {
+            Next::Node(index) => Err(index),
+            Next::Fresh(Fresh { share, seq, .. }) => {
+                assert_eq!(*share.get(), seq);
+                Ok(seq)
+            }
+        })
+    }
+
+    fn fresh(ready: &mut Ready<u64>) -> Fresh<u64> {
+        match ready.pop() {
+            Some(Next::Fresh(fresh)) => fresh,
+            _ => panic!("the next one has a node, or there is none"),
+        }
+    }
+
+    #[test]
+    fn retries_go_first_and_all_others_as_they_came() {
+        let mut ready = Ready::new();
+        let now = Instant::now();
+        // More than fit into one allocation.
+        push(&mut ready, 0..40, now);
+        ready.push(7);
+        push(&mut ready, 40..41, now);
+        ready.push(8);
+        ready.push_again(3);
+        ready.push_again(1);
+        assert!(ready.again().eq([3, 1]));
+        let updates = |range: Range<u64>| range.map(Ok);
+        let expected: Vec<Result<u64, u32>> = [Err(3), Err(1)]
+            .into_iter()
+            .chain(updates(0..40))
+            .chain([Err(7)])
+            .chain(updates(40..41))
+            .chain([Err(8)])
+            .collect();
+        for (count, next) in expected.iter().enumerate() {
+            let left = &expected[count..];
+            let fresh = left.iter().filter(|next| next.is_ok()).count();
+            assert_eq!((ready.len(), ready.fresh()), (left.len(), fresh));
+            assert_eq!(pop(&mut ready), Some(*next));
+        }
+        assert_eq!(pop(&mut ready), None);
+        assert_eq!((ready.len(), ready.fresh()), (0, 0));
+    }
+
+    #[test]
+    fn the_next_one_takes_a_place_and_gives_back_what_was_there() {
+        let mut ready = Ready::new();
+        let (first, second) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        push(&mut ready, 0..18, first);
+        push(&mut ready, 18..19, second);
+        let mut share = fresh(&mut ready).share;
+        for expected in 1..19 {
+            let (seq, arrived, replaced) = ready.replace(&mut share).expect("one is ready");
+            assert_eq!((seq, *share.get()), (expected, expected));
+            assert_eq!(arrived, if seq < 18 { first } else { second });
+            // Of a neighbour it keeps the allocation.
+            let replaced = replaced.map(|replaced| *replaced.get());
+            let other = matches!(seq, 16 | 18);
+            assert_eq!(replaced, other.then_some(seq - 1));
+            assert_eq!(
+                (ready.len(), ready.fresh()),
+                (18 - seq as usize, 18 - seq as usize)
+            );
+        }
+        assert!(ready.replace(&mut share).is_none());
+        assert_eq!(*share.get(), 18);
+    }
+
+    #[test]
+    fn nobody_takes_a_place_before_a_retry_or_before_an_earlier_one() {
+        let mut ready = Ready::new();
+        let now = Instant::now();
+        push(&mut ready, 0..2, now);
+        let mut share = fresh(&mut ready).share;
+        ready.push_again(5);
+        assert!(ready.replace(&mut share).is_none());
+        assert_eq!(pop(&mut ready), Some(Err(5)));
+        assert!(ready.replace(&mut share).is_some());
+        ready.push(6);
+        push(&mut ready, 2..3, now);
+        assert!(ready.replace(&mut share).is_none());
+        assert_eq!((*share.get(), ready.len()), (1, 2));
+        assert_eq!(pop(&mut ready), Some(Err(6)));
+        assert!(ready.replace(&mut share).is_some());
+    }
+
+    #[test]
+    fn what_has_not_started_is_listed_and_nothing_else_is_kept() {
+        let token = Arc::new(());
+        let mut ready = Ready::new();
+        let mut seq = 0;
+        let now = Instant::now();
+        Chunk::split(vec![Arc::clone(&token); 20], &nobody(), |chunk, count| {
+            ready.push_fresh(chunk, count, seq, now);
+            seq += u64::from(count);
+        });
+        ready.push(9);
+        for _ in 0..17 {
+            assert!(ready.pop().is_some());
+        }
+        // The first chunk is used up; the second one is kept as a whole.
+        assert_eq!(Arc::strong_count(&token), 1 + 4);
+        let listed: Vec<u64> = ready.each_fresh().map(|fresh| fresh.seq).collect();
+        assert_eq!(listed, [17, 18, 19]);
+        ready.clear();
+        assert_eq!((ready.len(), Arc::strong_count(&token)), (0, 1));
+    }
+}
