@@ -1,10 +1,15 @@
 //! The queue against a naive model of it, under random operations.
+//!
+//! Also, that it drops nothing of the user's: no update, error or waker, because it is under a lock.
 
 use std::{
+    any::Any,
+    cell::Cell,
     collections::{BTreeMap, BTreeSet},
+    fmt,
     num::NonZeroUsize,
-    sync::Weak,
-    task::Waker,
+    sync::{Arc, Weak},
+    task::{Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -189,7 +194,9 @@ struct Task {
 
 struct Bench {
     setup: Setup,
-    queue: Queue<u64>,
+    queue: Queue<Item>,
+    /// What is dropped when the lock is released.
+    later: Vec<Box<dyn Any>>,
     now: Instant,
     tasks: Vec<Task>,
     held: BTreeMap<u64, Held>,
@@ -197,6 +204,46 @@ struct Bench {
     /// Whether the bound of those that wait was reached, and there was no room for a few since.
     choked: bool,
     expected: Counters,
+}
+
+/// Something of the user's, whose destructor must not run under the lock.
+#[derive(Debug)]
+struct Theirs;
+
+thread_local! {
+    static DROPPED: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Drop for Theirs {
+    fn drop(&mut self) {
+        DROPPED.set(DROPPED.get() + 1);
+    }
+}
+
+impl Wake for Theirs {
+    fn wake(self: Arc<Self>) {}
+}
+
+impl fmt::Display for Theirs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an error of the user's")
+    }
+}
+
+impl std::error::Error for Theirs {}
+
+struct Item {
+    seq: u64,
+    _theirs: Theirs,
+}
+
+impl Item {
+    fn new(seq: u64) -> Self {
+        Self {
+            seq,
+            _theirs: Theirs,
+        }
+    }
 }
 
 struct Nobody;
@@ -252,6 +299,7 @@ impl Bench {
         }
         Self {
             queue: Queue::new(&options),
+            later: Vec::new(),
             setup,
             now: Instant::now(),
             tasks: Vec::new(),
@@ -263,7 +311,7 @@ impl Bench {
     }
 
     /// Carries out what the queue asks for: new tasks have the duty.
-    fn apply(&mut self, effects: Effects<u64>) {
+    fn apply(&mut self, effects: Effects<Item>) {
         let hungry = Task {
             hungry: true,
             ticket: None,
@@ -281,6 +329,20 @@ impl Bench {
             assert!(called.place.is_some(), "only parked tasks are called");
             called.hungry = true;
         }
+        self.later.push(Box::new(effects));
+    }
+
+    fn waker(&mut self) -> Waker {
+        let waker = Waker::from(Arc::new(Theirs));
+        self.later.push(Box::new(waker.clone()));
+        waker
+    }
+
+    fn ask(&mut self, place: u64) -> Call {
+        let waker = self.waker();
+        let (call, replaced) = self.queue.ask(place, &waker);
+        self.later.push(Box::new(replaced));
+        call
     }
 
     fn pick(&self, index: usize, fits: impl Fn(&Self, &Task) -> bool) -> Option<usize> {
@@ -306,6 +368,7 @@ impl Bench {
     }
 
     fn step(&mut self, op: Op) {
+        let dropped = DROPPED.get();
         match op {
             Op::Arrive { keys, refused } if self.setup.keyed => self.arrive(&keys, refused),
             Op::Arrive { .. } => self.arrive_free(1),
@@ -314,8 +377,7 @@ impl Bench {
                 let idle = |_: &Self, task: &Task| task.hungry && task.ticket.is_none();
                 if let Some(task) = self.pick(index, idle) {
                     if let Some(place) = self.tasks[task].place.take() {
-                        let (call, _) = self.queue.ask(place, Waker::noop());
-                        assert_eq!(call, Call::Start);
+                        assert_eq!(self.ask(place), Call::Start);
                     }
                     let may = self.startable() > 0 && self.queue.surplus == 0;
                     let job = self.queue.claim();
@@ -356,7 +418,8 @@ impl Bench {
                     !task.hungry && task.ticket.is_none() && task.place.is_none()
                 };
                 if let Some(task) = self.pick(index, free) {
-                    let place = self.queue.park(Waker::noop());
+                    let waker = self.waker();
+                    let place = self.queue.park(&waker);
                     assert!(place.is_none() || self.phase == Phase::Open);
                     self.tasks[task].place = place;
                 }
@@ -365,7 +428,7 @@ impl Bench {
                 let parked = |_: &Self, task: &Task| !task.hungry && task.place.is_some();
                 if let Some(task) = self.pick(index, parked) {
                     let place = self.tasks[task].place.expect("picked above");
-                    let (call, _) = self.queue.ask(place, Waker::noop());
+                    let call = self.ask(place);
                     if self.phase == Phase::Open {
                         assert_eq!(call, Call::Wait);
                     } else {
@@ -420,12 +483,14 @@ impl Bench {
             }
         }
         self.check();
+        assert_eq!(DROPPED.get(), dropped, "dropped under the lock");
+        self.later.clear();
     }
 
     fn arrive(&mut self, keys: &[u64], refused: bool) {
         let seq = self.expected.supplied;
         let (queue, now) = (&mut self.queue, self.now);
-        Chunk::split(vec![seq], &nobody(), |chunk, _| {
+        Chunk::split(vec![Item::new(seq)], &nobody(), |chunk, _| {
             let arrival = match refused {
                 true => Arrival::Refused(Cause::Panic("no key".into())),
                 false => Arrival::Keys(keys),
@@ -449,7 +514,7 @@ impl Bench {
     fn arrive_free(&mut self, count: usize) {
         let first = self.expected.supplied;
         let (queue, now) = (&mut self.queue, self.now);
-        let batch = (first..first + count as u64).collect();
+        let batch = (first..first + count as u64).map(Item::new).collect();
         Chunk::split(batch, &nobody(), |chunk, count| {
             queue.arrive_free(chunk, count, now);
         });
@@ -485,13 +550,14 @@ impl Bench {
     }
 
     /// Notes what the queue gave to a task, and that it may.
-    fn claimed(&mut self, task: usize, job: Option<Job<u64>>) {
+    fn claimed(&mut self, task: usize, job: Option<Job<Item>>) {
         self.tasks[task].ticket = job.as_ref().map(|job| job.delivery.ticket());
         let Some(job) = job else {
             return;
         };
         let seq = job.delivery.ticket().seq;
-        assert_eq!(*job.delivery, seq);
+        assert_eq!(job.delivery.seq, seq);
+        self.later.push(Box::new(job.delivery));
         assert!(
             self.tasks[task].hungry,
             "only who has the duty takes updates"
@@ -515,11 +581,11 @@ impl Bench {
         let ticket = self.tasks[task].ticket.expect("it has an update");
         let now = self.now;
         let mut hungry = self.tasks[task].hungry;
-        let waker = Waker::noop();
+        let waker = self.waker();
         let mut effects = Effects::default();
         let cancel = self
             .queue
-            .pend(ticket, waker, timeout, || now, &mut hungry, &mut effects);
+            .pend(ticket, &waker, timeout, || now, &mut hungry, &mut effects);
         let limit = match timeout {
             Timeout::Shared => self.setup.timeout.map(ms),
             Timeout::Own => Some(Duration::from_secs(30)),
@@ -541,7 +607,9 @@ impl Bench {
 
     fn poll(&mut self, task: usize) {
         let ticket = self.tasks[task].ticket.expect("it has an update");
-        let (cancel, _) = self.queue.check(ticket, Waker::noop());
+        let waker = self.waker();
+        let (cancel, replaced) = self.queue.check(ticket, &waker);
+        self.later.push(Box::new(replaced));
         let run = *self.run_mut(ticket);
         assert_eq!(cancel, run.cancel);
         let outcome = match cancel {
@@ -571,7 +639,7 @@ impl Bench {
             End::Skip => Outcome::GivenUp(Ending::Failed),
             End::Retry(after) => Outcome::Retry { after: ms(after) },
             End::Stop => Outcome::Stop {
-                cause: Cause::Timeout,
+                cause: Cause::from_error(Box::new(Theirs)),
             },
         };
         self.settle(task, outcome);
@@ -580,7 +648,9 @@ impl Bench {
     /// Whether the policy may be asked.
     fn begin_policy(&mut self, task: usize) -> bool {
         let ticket = self.tasks[task].ticket.expect("it has an update");
-        let begun = self.queue.begin_policy(ticket).is_some();
+        let update = self.queue.begin_policy(ticket);
+        let begun = update.is_some();
+        self.later.push(Box::new(update));
         let run = self.run_mut(ticket);
         assert_eq!(begun, run.cancel != Some(Cancel::Abandon));
         run.deadline = None;

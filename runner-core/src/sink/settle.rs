@@ -92,7 +92,7 @@ impl<U> Queue<U> {
         }
         match outcome {
             Outcome::Retry { after } if self.may_retry(ticket.index) => {
-                let due = self.retry(ticket, after, now());
+                let due = self.retry(ticket, after, now(), effects);
                 self.wake_before(due, &mut effects.wakers);
             }
             // It had its one attempt after the stop, and has failed.
@@ -245,14 +245,20 @@ impl<U> Queue<U> {
     /// Keeps an update, its keys and its place, for another attempt.
     ///
     /// Returns when that is due.
-    fn retry(&mut self, ticket: Ticket, after: Duration, now: Instant) -> Instant {
+    fn retry(
+        &mut self,
+        ticket: Ticket,
+        after: Duration,
+        now: Instant,
+        effects: &mut Effects<U>,
+    ) -> Instant {
         let stopping = self.phase == Phase::Stopping;
         self.counters.retried += 1;
         self.waiting += 1;
         let node = &mut self.nodes[ticket.index as usize];
         node.state = State::Retrying;
         node.attempt = node.attempt.saturating_add(1);
-        node.waker = None;
+        effects.stale = node.waker.take();
         node.pended = false;
         node.cancel = None;
         node.deciding = false;
