@@ -15,7 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) struct Tree {
     path: PathBuf,
-    /// That of the original: dependencies are built once for both.
+    /// The folder of logs and of what is built. Not that of the original: cargo would take what was
+    /// built of the copy for up to date there, however much the original was changed since.
     target: PathBuf,
 }
 
@@ -36,7 +37,8 @@ impl Tree {
             Some(target) => root.join(target),
             None => root.join("target"),
         };
-        let path = target.join("mutants/tree");
+        let target = target.join("mutants");
+        let path = target.join("tree");
         if path.exists() {
             fs::remove_dir_all(&path)?;
         }
@@ -67,7 +69,7 @@ impl Tree {
     /// Builds one test as the tree is now and runs it. What it says is kept in `target/mutants`.
     pub(crate) fn run(&self, test: &Test, mutant: &str) -> Result<Run, Error> {
         let log_name = format!("{mutant}-{}.log", test.name.replace("::", "-"));
-        let log = self.target.join("mutants").join(log_name);
+        let log = self.target.join(log_name);
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo
             .args(["test", "--locked", "--no-run", "-p", &test.package])
@@ -76,13 +78,13 @@ impl Tree {
             // Set by the cargo that runs this, for its own package.
             .env_remove("CARGO_MANIFEST_DIR")
             .stdin(Stdio::null());
-        if test.explores {
-            cargo
-                .env("RUSTFLAGS", "--cfg shuttle")
-                .env("CARGO_TARGET_DIR", self.target.join("shuttle"));
+        let folder = if test.explores {
+            cargo.env("RUSTFLAGS", "--cfg shuttle");
+            "shuttle"
         } else {
-            cargo.env("CARGO_TARGET_DIR", &self.target);
-        }
+            "build"
+        };
+        cargo.env("CARGO_TARGET_DIR", self.target.join(folder));
         let built = cargo.output()?;
         let said = String::from_utf8_lossy(&built.stderr);
         if !built.status.success() {
