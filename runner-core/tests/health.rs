@@ -122,6 +122,12 @@ fn a_runner_that_settles_nothing_for_long_is_not_live() {
         // It ends after all.
         sim.advance(3 * MINUTE);
         assert!(handle.health().is_live());
+        // Nor are the hours after it.
+        sim.advance(600 * MINUTE);
+        script.push(Step::Batch(vec![1]));
+        sim.advance(MINUTE);
+        assert_eq!(handle.size(), 1);
+        assert!(handle.health().is_live());
     });
 }
 
@@ -362,4 +368,22 @@ fn latency_is_measured_from_arrival_to_settlement() {
     assert_eq!(latency.max, 3 * SECOND);
     assert!(latency.p50 >= 2 * SECOND, "{latency:?}");
     assert!(latency.p50 <= 2_250 * MS, "{latency:?}");
+}
+
+/// Not all are measured, and each that is stands for those of its kind.
+#[test]
+fn a_few_slow_updates_do_not_outweigh_many_fast_ones() {
+    for_each_seed(20, |sim| {
+        let recorder = Recorder::new(&sim, |update: &Delivery<u32>| match **update {
+            slow @ 400.. => Plan::ok().sleep(SECOND + 10 * MS * (slow - 400)),
+            _ => Plan::ok(),
+        });
+        let (handle, _) = start(&sim, 0..440, recorder, SinkOptions::concurrent());
+        sim.advance(10 * SECOND);
+        let stats = handle.stats();
+        assert_eq!(stats.counters.finished, 440);
+        assert_eq!(stats.latency.p50, Duration::ZERO, "{:?}", stats.latency);
+        assert!(stats.latency.p99 >= SECOND, "{:?}", stats.latency);
+        assert_eq!(stats.latency.max, SECOND + 390 * MS);
+    });
 }
