@@ -158,7 +158,8 @@ impl Bench {
             given: Arc::default(),
             limit: self.count,
         };
-        BotApi::with_client("600700800:AAfetch_path_in_memory_of_this_bench", memory).expect("shaped like a token")
+        BotApi::with_client("600700800:AAfetch_path_in_memory_of_this_bench", memory)
+            .expect("shaped like a token")
     }
 
     /// `serde_json` on whole answers.
@@ -315,7 +316,9 @@ fn main() {
             api.updates_as::<Teloxide>()
         }));
     }
-    let only = arguments.iter().skip_while(|argument| *argument != "--only");
+    let only = arguments
+        .iter()
+        .skip_while(|argument| *argument != "--only");
     if let Some(only) = only.skip(1).next() {
         candidates.retain(|candidate| candidate.implementation == only);
     }

@@ -97,6 +97,15 @@ kinds! {
     Subscription = "subscription",
 }
 
+impl UpdateKind {
+    /// Whether its content is decoded.
+    ///
+    /// What the newest kinds look like is not known for sure, so nothing of them is looked at.
+    pub(crate) fn has_known_shape(&self) -> bool {
+        !matches!(self, Self::Other(_) | Self::Subscription)
+    }
+}
+
 impl fmt::Display for UpdateKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

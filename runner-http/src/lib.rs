@@ -31,12 +31,15 @@ mod json_tree;
 mod kind;
 mod limits;
 mod methods;
+mod model;
+mod outline;
 mod scan;
 mod split;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod token;
 mod update;
+mod walk;
 
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 pub use self::client::ClientOptions;
