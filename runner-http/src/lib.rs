@@ -35,6 +35,7 @@ mod model;
 mod outline;
 mod scan;
 mod split;
+mod strict;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod token;
