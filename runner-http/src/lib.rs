@@ -36,6 +36,7 @@ mod outline;
 mod scan;
 mod split;
 mod strict;
+mod string;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod token;

@@ -22,13 +22,13 @@ pub(crate) fn content(text: &str, kind: &UpdateKind) -> Result<Content, serde_js
 /// The few fields that are decoded, of all kinds at once: no two kinds use a name differently.
 #[derive(Default, Deserialize)]
 pub(crate) struct Content {
-    pub(crate) id: Option<Box<str>>,
+    pub(crate) id: Option<String>,
     message_id: Option<i64>,
     pub(crate) date: Option<i64>,
-    pub(crate) text: Option<Box<str>>,
-    caption: Option<Box<str>>,
-    data: Option<Box<str>>,
-    query: Option<Box<str>>,
+    pub(crate) text: Option<String>,
+    caption: Option<String>,
+    data: Option<String>,
+    query: Option<String>,
     message: Option<Object<MessageRef>>,
 }
 
@@ -44,7 +44,7 @@ impl Content {
     }
 
     /// What was written.
-    pub(crate) fn into_text(self) -> Option<Box<str>> {
+    pub(crate) fn into_text(self) -> Option<String> {
         let text = self.text.or(self.caption);
         text.or(self.data).or(self.query)
     }

@@ -2,6 +2,8 @@
 
 use std::sync::OnceLock;
 
+use crate::string::unescape;
+
 /// What is decoded of an update, as far as no memory is needed for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Outline {
@@ -26,22 +28,22 @@ pub(crate) struct Span {
 #[derive(Clone, Default)]
 pub(crate) struct Text {
     span: Option<Span>,
-    decoded: OnceLock<Box<str>>,
+    decoded: OnceLock<String>,
 }
 
 impl Text {
     /// The string in the JSON that it was found in, which was checked.
     pub(crate) fn get<'a>(&'a self, raw: &'a [u8]) -> Option<&'a str> {
         match self.span {
-            Some(span) if !span.is_escaped => {
+            Some(span) => {
                 let text = &raw[span.start as usize..span.end as usize];
-                Some(str::from_utf8(text).expect(CHECKED))
+                let text = str::from_utf8(text).expect(CHECKED);
+                if !span.is_escaped {
+                    return Some(text);
+                }
+                Some(self.decoded.get_or_init(|| unescape(text).expect(CHECKED)))
             }
-            Some(span) => Some(self.decoded.get_or_init(|| {
-                let quoted = &raw[span.start as usize - 1..=span.end as usize];
-                serde_json::from_slice(quoted).expect(CHECKED)
-            })),
-            None => self.decoded.get().map(AsRef::as_ref),
+            None => self.decoded.get().map(String::as_str),
         }
     }
 }
@@ -55,8 +57,8 @@ impl From<Option<Span>> for Text {
     }
 }
 
-impl From<Option<Box<str>>> for Text {
-    fn from(text: Option<Box<str>>) -> Self {
+impl From<Option<String>> for Text {
+    fn from(text: Option<String>) -> Self {
         Self {
             span: None,
             decoded: text.map_or_else(OnceLock::new, OnceLock::from),

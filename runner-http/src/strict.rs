@@ -3,6 +3,8 @@
 //! Accepts exactly what `serde_json` accepts of a value that is not looked at, up to a depth that no
 //! update has. Whether the text is UTF-8 is checked by whoever has all of it.
 
+use crate::string::{Escapes, escaped_end, special};
+
 /// A position in JSON text.
 ///
 /// Every method returns `None` where the text is not what was asked for. A cursor that a loop moves
@@ -21,15 +23,6 @@ pub(crate) struct Quoted {
     pub(crate) start: usize,
     pub(crate) end: usize,
     pub(crate) escapes: Escapes,
-}
-
-/// What a string has of escapes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Escapes {
-    None,
-    Valid,
-    /// Among them are halves of surrogate pairs, which make no character.
-    HalfPairs,
 }
 
 impl<'a> Cursor<'a> {
@@ -244,7 +237,7 @@ impl<'a> Cursor<'a> {
         let end = special(self.text, start)?;
         let (end, escapes) = match self.text[end] {
             b'"' => (end, Escapes::None),
-            _ => escaped(self.text, end)?,
+            _ => escaped_end(self.text, end)?,
         };
         self.at = end + 1;
         Some(Quoted {
@@ -283,124 +276,3 @@ fn fraction(text: &[u8], at: usize) -> Option<usize> {
     }
     Some(json.at)
 }
-
-/// The end of a string that is not over at its first special byte, which is here.
-#[inline(never)]
-fn escaped(text: &[u8], mut at: usize) -> Option<(usize, Escapes)> {
-    let mut escapes = Escapes::Valid;
-    loop {
-        match text[at] {
-            b'"' => return Some((at, escapes)),
-            b'\\' => {}
-            _ => return None,
-        }
-        match Unit::at(text, at) {
-            Some(unit) if unit.is_character() => at += 6,
-            Some(unit) => {
-                at += 6;
-                match Unit::at(text, at) {
-                    Some(other) if unit.is_paired_with(other) => at += 6,
-                    _ => escapes = Escapes::HalfPairs,
-                }
-            }
-            None => match text.get(at + 1)? {
-                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => at += 2,
-                _ => return None,
-            },
-        }
-        // In most scripts, text consists of little else than escapes.
-        if *text.get(at)? != b'\\' {
-            at = special(text, at)?;
-        }
-    }
-}
-
-/// A unit of UTF-16, as the four digits of its escape.
-#[derive(Clone, Copy)]
-struct Unit(u32);
-
-impl Unit {
-    /// The unit whose escape is here. There is none at the very end of a text, which is never in a
-    /// string.
-    #[inline(always)]
-    fn at(text: &[u8], at: usize) -> Option<Self> {
-        let &[b'\\', b'u', a, b, c, d] = text.get(at..)?.first_chunk::<6>()? else {
-            return None;
-        };
-        let digits = u32::from_le_bytes([a, b, c, d]);
-        // Below ten and below seven, the sums do not reach the high bit; no byte carries into the next.
-        let ones = ONES as u32;
-        let from_zero = digits ^ (ones * b'0' as u32);
-        let from_a = (digits | (ones * 0x20)) ^ (ones * 0x60);
-        let is_above_nine = from_zero.wrapping_add(ones * (0x80 - 10));
-        let is_above_f = from_a.wrapping_add(ones * (0x80 - 7));
-        let is_letter = from_a.wrapping_add(ones * 0x7f) & !is_above_f;
-        let is_wrong = (is_above_nine & !is_letter | digits) & (ones * 0x80);
-        (is_wrong == 0).then_some(Self(digits))
-    }
-
-    /// Whether it is no half of a surrogate pair.
-    #[inline(always)]
-    fn is_character(self) -> bool {
-        self.0 & 0xdf != u32::from(b'D') || !self.is_second_digit_within(b'8', b'f')
-    }
-
-    fn is_paired_with(self, other: Self) -> bool {
-        !other.is_character()
-            && self.is_second_digit_within(b'8', b'b')
-            && other.is_second_digit_within(b'c', b'f')
-    }
-
-    #[inline(always)]
-    fn is_second_digit_within(self, first: u8, last: u8) -> bool {
-        let digit = self.0.to_le_bytes()[1].to_ascii_lowercase();
-        (first..=last).contains(&digit)
-    }
-}
-
-/// The first quote, backslash or control character from `at` on.
-#[inline(always)]
-fn special(text: &[u8], at: usize) -> Option<usize> {
-    let rest = text.get(at..)?;
-    // Most strings are shorter than a chunk, and a loop here would cost all of them.
-    match rest.first_chunk().map(position) {
-        Some(Some(found)) => Some(at + found),
-        _ => far_special(text, at),
-    }
-}
-
-#[inline(never)]
-fn far_special(text: &[u8], mut at: usize) -> Option<usize> {
-    let mut rest = text.get(at..)?;
-    while let Some((chunk, tail)) = rest.split_first_chunk() {
-        if let Some(found) = position(chunk) {
-            return Some(at + found);
-        }
-        rest = tail;
-        at += chunk.len();
-    }
-    let is_special = |byte: &u8| matches!(byte, 0..b' ' | b'"' | b'\\');
-    Some(at + rest.iter().position(is_special)?)
-}
-
-/// The first special byte of a few.
-#[inline(always)]
-fn position(chunk: &[u8; 16]) -> Option<usize> {
-    let chunk = u128::from_le_bytes(*chunk);
-    let (low, high) = (marks(chunk as u64), marks((chunk >> 64) as u64));
-    let marks = u128::from(high) << 64 | u128::from(low);
-    (marks != 0).then(|| marks.trailing_zeros() as usize / 8)
-}
-
-/// Sets the high bit of the lowest byte that is special, and perhaps of others above it.
-#[inline(always)]
-const fn marks(eight: u64) -> u64 {
-    // This swaps quotes and spaces, so that quotes follow the control characters.
-    let swapped = eight ^ (ONES * 2);
-    let quotes_and_controls = swapped.wrapping_sub(ONES * 0x21) & !swapped;
-    let backslashes = eight ^ (ONES * b'\\' as u64);
-    let backslashes = backslashes.wrapping_sub(ONES) & !backslashes;
-    (quotes_and_controls | backslashes) & (ONES * 0x80)
-}
-
-const ONES: u64 = 0x0101_0101_0101_0101;

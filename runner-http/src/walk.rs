@@ -8,7 +8,8 @@ use crate::{
     UpdateKind,
     header::{IDS, Place, Scan},
     outline::{Outline, Span},
-    strict::{Cursor, Escapes},
+    strict::Cursor,
+    string::Escapes,
 };
 
 /// What one pass over an update found.
@@ -177,3 +178,6 @@ const ID: u8 = 1;
 const MESSAGE: u8 = 2;
 const DATE: u8 = 4;
 const TEXT: u8 = 8;
+
+#[cfg(test)]
+mod tests;
