@@ -119,7 +119,7 @@ fn only_json_is_passed_over() {
 
 /// White space, mostly none.
 fn blank() -> impl Strategy<Value = &'static str> {
-    prop_oneof![9 => Just(""), 1 => select(vec![" ", "\n", "\r\n\t", "\u{b}"])]
+    prop_oneof![9 => Just(""), 1 => select(vec![" ", "\n", "\r\n\t"])]
 }
 
 fn text() -> impl Strategy<Value = String> {
@@ -127,7 +127,6 @@ fn text() -> impl Strategy<Value = String> {
         12 => select(vec!["a", "/go", " ", "sixteen bytes or", "\\n", "\\\"", "\\\\"]),
         8 => select(vec!["\\u0436", "\\ud83d\\ude00", "\\uD83D\\uDE00", "é", "😀"]),
         1 => select(vec!["\\ud83d", "\\ude00", "\\ud7ff", "\\ue000", "\\ud83d\\ud83d"]),
-        1 => select(vec!["\\x", "\\u12", "\t", "\0", "\"", "\\"]),
     ];
     prop::collection::vec(part, 0..6).prop_map(|parts| format!("\"{}\"", parts.concat()))
 }
@@ -136,7 +135,7 @@ fn number() -> impl Strategy<Value = String> {
     prop_oneof![
         6 => any::<u32>().prop_map(|number| number.to_string()),
         2 => any::<i64>().prop_map(|number| number.to_string()),
-        1 => "-?[0-9]{1,3}(\\.[0-9]{0,2})?([eE][+-]?[0-9]{0,2})?",
+        1 => "-?(0|[1-9][0-9]{0,2})(\\.[0-9]{1,2})?([eE][+-]?[0-9]{1,2})?",
     ]
 }
 
@@ -175,7 +174,7 @@ fn value() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         3 => text(),
         3 => number(),
-        1 => select(vec!["null", "true", "false", ""]).prop_map(Into::into),
+        1 => select(vec!["null", "true", "false"]).prop_map(Into::into),
     ];
     leaf.prop_recursive(4, 32, 4, |inner| {
         let array = prop::collection::vec((inner.clone(), blank()), 0..4);
@@ -193,22 +192,23 @@ fn field() -> impl Strategy<Value = String> {
         .prop_map(|id| format!("{{\"id\":{id},\"x\":1}}"))
         .boxed();
     prop_oneof![
-        (
+        2 => (
             select(vec!["id", "text", "caption", "data", "query"]),
             text()
         )
             .prop_map(|(name, value)| format!("\"{name}\":{value}")),
-        (select(vec!["date", "message_id", "user_chat_id"]), number())
+        2 => (select(vec!["date", "message_id", "user_chat_id"]), number())
             .prop_map(|(name, value)| format!("\"{name}\":{value}")),
-        (
+        2 => (
             select(vec!["from", "user", "chat", "voter_chat"]),
             peer.clone()
         )
             .prop_map(|(name, value)| format!("\"{name}\":{value}")),
-        (number(), peer).prop_map(|(id, peer)| {
+        2 => (number(), peer).prop_map(|(id, peer)| {
             format!("\"message\":{{\"message_id\":{id},\"chat\":{peer}}}")
         }),
-        (name(), value()).prop_map(|(name, value)| format!("{name}:{value}")),
+        1 => (name(), value()).prop_map(|(name, value)| format!("{name}:{value}")),
+        3 => value().prop_map(|value| format!("\"x\":{value}")),
     ]
 }
 
@@ -224,11 +224,11 @@ fn update() -> impl Strategy<Value = String> {
         "teleport_request",
     ];
     let content = prop_oneof![
-        8 => prop::collection::vec(field(), 0..6)
+        8 => prop::collection::vec(field(), 0..5)
             .prop_map(|fields| format!("{{{}}}", fields.join(","))),
         1 => value(),
     ];
-    let id = prop_oneof![9 => (0..1_i64 << 53).prop_map(|id| id.to_string()), 1 => value()];
+    let id = prop_oneof![9 => (0..1_i64 << 52).prop_map(|id| id.to_string()), 1 => value()];
     (select(kinds), content, id, any::<bool>(), blank()).prop_map(
         |(kind, content, id, is_first, blank)| {
             let (id, kind) = (
