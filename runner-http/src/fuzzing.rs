@@ -82,7 +82,7 @@ pub fn retry_after(data: &[u8]) {
 
 /// What is read in one pass must be what the scan and `serde_json` make of it.
 pub(crate) fn check_walk(data: &[u8]) {
-    let Some(walked) = walk(data) else {
+    let Some(walked) = walk(data, false) else {
         return;
     };
     let mut values = serde_json::Deserializer::from_slice(data).into_iter::<IgnoredAny>();

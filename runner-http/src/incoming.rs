@@ -50,7 +50,7 @@ impl Incoming {
     pub fn from_json(raw: impl Into<Bytes>) -> Result<Self, DecodeError> {
         let raw = raw.into();
         let max_depth = Limits::default().max_depth;
-        let incoming = match walk(&raw) {
+        let incoming = match walk(&raw, false) {
             Some(walked) if Scanner::new(&raw[walked.end..]).is_at_end() => {
                 Self::walked(walked, raw, max_depth)
             }

@@ -68,6 +68,8 @@ fn updates(
     limit: usize,
     limits: &Limits,
 ) -> Option<Result<Vec<Incoming>, LimitError>> {
+    // Servers escape what is not ASCII, and one look at all of it costs less than many.
+    let is_utf8 = body.is_ascii();
     let mut json = Scanner::new(body);
     let mut ok = false;
     let most = limits.max_updates.max(1);
@@ -85,7 +87,7 @@ fn updates(
                 if updates.len() >= limit {
                     return json.skip();
                 }
-                updates.push(update(json, body, limits.max_depth)?);
+                updates.push(update(json, body, is_utf8, limits.max_depth)?);
                 Some(())
             })?;
             result = Some(if count > most {
@@ -101,7 +103,12 @@ fn updates(
 }
 
 /// Passes over one element of the array.
-fn update(json: &mut Scanner<'_>, body: &Bytes, max_depth: usize) -> Option<Incoming> {
+fn update(
+    json: &mut Scanner<'_>,
+    body: &Bytes,
+    is_utf8: bool,
+    max_depth: usize,
+) -> Option<Incoming> {
     let start = json.mark()?;
     let raw = |text: &[u8]| {
         if body.len() <= MAX_SHARED {
@@ -110,7 +117,7 @@ fn update(json: &mut Scanner<'_>, body: &Bytes, max_depth: usize) -> Option<Inco
             Bytes::copy_from_slice(text)
         }
     };
-    if let Some(walked) = walk(json.rest()) {
+    if let Some(walked) = walk(json.rest(), is_utf8) {
         json.advance(walked.end);
         return Some(Incoming::walked(walked, raw(json.since(start)), max_depth));
     }

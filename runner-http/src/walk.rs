@@ -23,17 +23,16 @@ pub(crate) struct Walked {
     pub(crate) end: usize,
 }
 
-/// Reads the update at the beginning of this text; `None` if anything about it is unusual.
-pub(crate) fn walk(text: &[u8]) -> Option<Walked> {
+/// Reads the update at the beginning of this text, which may be known to be UTF-8; `None` if
+/// anything about it is unusual.
+pub(crate) fn walk(text: &[u8], is_utf8: bool) -> Option<Walked> {
     let mut json = Cursor::new(text);
     let mut found = Walked::default();
     found.update(&mut json)?;
     found.scan.id?;
     found.levels = json.levels();
     found.end = json.at();
-    // Servers escape what is not ASCII.
-    let text = &text[..found.end];
-    (text.is_ascii() || str::from_utf8(text).is_ok()).then_some(found)
+    (is_utf8 || str::from_utf8(&text[..found.end]).is_ok()).then_some(found)
 }
 
 impl Walked {
@@ -46,7 +45,10 @@ impl Walked {
             if self.scan.kind.is_some() {
                 return None;
             }
-            let kind = UpdateKind::from_name(str::from_utf8(name).ok()?);
+            let kind = match UpdateKind::known(name) {
+                Some(kind) => kind,
+                None => UpdateKind::from_name(str::from_utf8(name).ok()?),
+            };
             let (place, has_known_shape) = (Place::of(&kind), kind.has_known_shape());
             self.scan.kind = Some(kind);
             if has_known_shape {

@@ -5,6 +5,10 @@ use proptest::{prelude::*, sample::select};
 use super::*;
 use crate::fuzzing::check_walk;
 
+fn walk(text: &[u8]) -> Option<Walked> {
+    super::walk(text, false)
+}
+
 #[test]
 fn nothing_about_usual_updates_is_unusual() {
     let batch = include_str!("../../tests/wire/batch.json");
