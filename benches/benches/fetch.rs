@@ -316,10 +316,9 @@ fn main() {
             api.updates_as::<Teloxide>()
         }));
     }
-    let only = arguments
-        .iter()
-        .skip_while(|argument| *argument != "--only");
-    if let Some(only) = only.skip(1).next() {
+    let mut rest = arguments.iter();
+    if rest.any(|argument| argument == "--only") {
+        let only = rest.next().expect("a way comes behind --only");
         candidates.retain(|candidate| candidate.implementation == only);
     }
 

@@ -14,7 +14,8 @@ use crate::{
 
 /// One update, decoded as far as most bots need it; everything else by [`json`](Self::json).
 ///
-/// A clone is cheap apart from the text.
+/// What it offers was found when the update was split, except for a text with escapes: that is
+/// decoded when it is asked for. A clone is cheap apart from such a text.
 ///
 /// ```
 /// use runner_http::{Update, UpdateKind};
@@ -67,7 +68,7 @@ impl Update {
         }
     }
 
-    /// The update, of which everything is known.
+    /// An update of which everything is known.
     fn outlined(incoming: &Incoming, outline: Outline) -> Self {
         Self {
             id: incoming.id(),
@@ -81,8 +82,8 @@ impl Update {
         }
     }
 
-    /// The update, about which something is unusual, or wrong.
-    pub(crate) fn decoded(incoming: &Incoming) -> Result<Self, DecodeError> {
+    /// An update about which something is unusual, or wrong.
+    fn decoded(incoming: &Incoming) -> Result<Self, DecodeError> {
         let raw = incoming.raw();
         let text = str::from_utf8(raw).map_err(|error| incoming.error(error))?;
         let content = model::content(text, incoming.kind())
@@ -373,6 +374,22 @@ mod tests {
             let error = Update::from_json(raw).unwrap_err();
             assert!(error.to_string().contains("cannot be decoded"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_array_is_not_taken_for_an_object() {
+        for content in [
+            r#""message":["5"]"#,
+            r#""message":[]"#,
+            r#""callback_query":{"id":"5","message":[7]}"#,
+        ] {
+            let raw = format!(r#"{{"update_id":5,{content}}}"#);
+            let error = Update::from_json(raw).unwrap_err();
+            let source = error.source().unwrap().to_string();
+            assert!(source.contains("expected an object"), "{source}");
+        }
+        let none = update(r#""callback_query":{"id":"5","message":null}"#);
+        assert_eq!((none.query_id(), none.message_id()), (Some("5"), None));
     }
 
     #[test]
