@@ -1,6 +1,6 @@
 //! What is between two quotes of JSON text: where it ends, and what it stands for.
 //!
-//! Almost all of the time goes here, so eight or sixteen bytes are looked at at a time.
+//! Almost all of the time goes here, so eight bytes are looked at at a time.
 
 /// What a string has of escapes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -16,28 +16,24 @@ pub(crate) enum Escapes {
 pub(crate) fn escaped_end(text: &[u8], mut at: usize) -> Option<(usize, Escapes)> {
     let mut escapes = Escapes::Valid;
     loop {
-        match text[at] {
-            b'"' => return Some((at, escapes)),
-            b'\\' => {}
-            _ => return None,
-        }
-        match Unit::at(text, at) {
-            Some(unit) if unit.is_character() => at += 6,
-            Some(unit) => {
-                at += 6;
+        // In most scripts, text consists of little else.
+        while let Some(unit) = Unit::at(text, at) {
+            at += 6;
+            if !unit.is_character() {
                 match Unit::at(text, at) {
                     Some(other) if unit.is_paired_with(other) => at += 6,
                     _ => escapes = Escapes::HalfPairs,
                 }
             }
-            None => {
+        }
+        match *text.get(at)? {
+            b'"' => return Some((at, escapes)),
+            b'\\' => {
                 short(*text.get(at + 1)?)?;
                 at += 2;
             }
-        }
-        // In most scripts, text consists of little else than escapes.
-        if *text.get(at)? != b'\\' {
-            at = special(text, at)?;
+            ..b' ' => return None,
+            _ => at = special(text, at)?,
         }
     }
 }
@@ -143,33 +139,35 @@ impl Unit {
 #[inline(always)]
 pub(crate) fn special(text: &[u8], at: usize) -> Option<usize> {
     let rest = text.get(at..)?;
-    // Most strings are shorter than a chunk, and a loop here would cost all of them.
-    match rest.first_chunk().map(position) {
-        Some(Some(found)) => Some(at + found),
-        _ => far_special(text, at),
+    // Most strings are shorter than two steps, and a loop here would cost all of them.
+    if let Some(chunk) = rest.first_chunk::<16>() {
+        let (eights, _) = chunk.as_chunks();
+        for (before, eight) in [0, 8].into_iter().zip(eights) {
+            if let Some(found) = first_special(eight) {
+                return Some(at + before + found);
+            }
+        }
     }
+    far_special(text, at)
 }
 
 #[inline(never)]
 fn far_special(text: &[u8], mut at: usize) -> Option<usize> {
     let mut rest = text.get(at..)?;
-    while let Some((chunk, tail)) = rest.split_first_chunk() {
-        if let Some(found) = position(chunk) {
+    while let Some((eight, tail)) = rest.split_first_chunk() {
+        if let Some(found) = first_special(eight) {
             return Some(at + found);
         }
         rest = tail;
-        at += chunk.len();
+        at += 8;
     }
     let is_special = |byte: &u8| matches!(byte, 0..b' ' | b'"' | b'\\');
     Some(at + rest.iter().position(is_special)?)
 }
 
-/// The first special byte of a few.
 #[inline(always)]
-fn position(chunk: &[u8; 16]) -> Option<usize> {
-    let chunk = u128::from_le_bytes(*chunk);
-    let (low, high) = (marks(chunk as u64), marks((chunk >> 64) as u64));
-    let marks = u128::from(high) << 64 | u128::from(low);
+fn first_special(eight: &[u8; 8]) -> Option<usize> {
+    let marks = marks(u64::from_le_bytes(*eight));
     (marks != 0).then(|| marks.trailing_zeros() as usize / 8)
 }
 
