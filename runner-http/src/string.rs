@@ -45,15 +45,7 @@ pub(crate) fn unescape(text: &str) -> Option<String> {
     let mut plain = String::with_capacity(text.len());
     let mut at = 0;
     loop {
-        // As in `escaped_end`.
-        if bytes.get(at) != Some(&b'\\') {
-            let Some(next) = special(bytes, at) else {
-                break;
-            };
-            plain.push_str(text.get(at..next)?);
-            at = next;
-        }
-        if let Some(unit) = Unit::at(bytes, at) {
+        while let Some(unit) = Unit::at(bytes, at) {
             let mut value = unit.value();
             at += 6;
             if !unit.is_character() {
@@ -62,13 +54,21 @@ pub(crate) fn unescape(text: &str) -> Option<String> {
                 at += 6;
             }
             plain.push(char::from_u32(value)?);
-        } else {
-            plain.push(short(*bytes.get(at + 1)?)?);
-            at += 2;
+        }
+        match bytes.get(at) {
+            None => return Some(plain),
+            Some(b'\\') => {
+                plain.push(short(*bytes.get(at + 1)?)?);
+                at += 2;
+            }
+            Some(b'"' | ..b' ') => return None,
+            Some(_) => {
+                let next = special(bytes, at).unwrap_or(bytes.len());
+                plain.push_str(text.get(at..next)?);
+                at = next;
+            }
         }
     }
-    plain.push_str(text.get(at..)?);
-    Some(plain)
 }
 
 /// What a backslash and this byte stand for.
@@ -89,8 +89,7 @@ fn short(byte: u8) -> Option<char> {
 struct Unit(u32);
 
 impl Unit {
-    /// The unit whose escape is here. There is none at the very end of a text, which is never in a
-    /// string.
+    /// The unit whose escape is here.
     #[inline(always)]
     fn at(text: &[u8], at: usize) -> Option<Self> {
         let &[b'\\', b'u', a, b, c, d] = text.get(at..)?.first_chunk::<6>()? else {
@@ -122,6 +121,7 @@ impl Unit {
         a << 12 | b << 8 | c << 4 | d
     }
 
+    /// Whether the two make one character.
     fn is_paired_with(self, other: Self) -> bool {
         !other.is_character()
             && self.is_second_digit_within(b'8', b'b')
@@ -183,3 +183,63 @@ const fn marks(eight: u64) -> u64 {
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
+
+#[cfg(test)]
+mod tests {
+    use proptest::{prelude::*, sample::select};
+
+    use super::*;
+
+    #[test]
+    fn every_unit_is_read() {
+        for number in 0..=u16::MAX {
+            for text in [format!("\\u{number:04x}"), format!("\\u{number:04X}")] {
+                let unit = Unit::at(text.as_bytes(), 0).unwrap();
+                assert_eq!(unit.value(), u32::from(number));
+                let character = char::from_u32(number.into());
+                assert_eq!(unit.is_character(), character.is_some(), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn digits_are_hexadecimal() {
+        for byte in 0..=u8::MAX {
+            for at in 2..6 {
+                let mut text = *b"\\u0f9A";
+                text[at] = byte;
+                let is_found = Unit::at(&text, 0).is_some();
+                assert_eq!(is_found, byte.is_ascii_hexdigit(), "{byte}");
+            }
+        }
+    }
+
+    #[test]
+    fn halves_are_paired_as_serde_json_pairs_them() {
+        let units = ["d7ff", "d800", "dBFF", "Dc00", "dfff", "e000", "0041"];
+        for first in units {
+            for second in units {
+                let text = format!("\\u{first}\\u{second}");
+                let whole: Result<String, _> = serde_json::from_str(&format!("\"{text}\""));
+                let (end, escapes) = escaped_end(format!("{text}\"").as_bytes(), 0).unwrap();
+                assert_eq!(end, text.len());
+                assert_eq!(escapes == Escapes::Valid, whole.is_ok(), "{text}");
+                if let Ok(whole) = whole {
+                    assert_eq!(unescape(&text), Some(whole));
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn special_agrees_with_a_byte_at_a_time(
+            text in prop::collection::vec(select(b"\"\\ !#[]a\x00\x1f\x7f\x80\x9f\xa2\xdc\xff".to_vec()), 0..40),
+            at in 0_usize..42,
+        ) {
+            let rest = text.get(at..).unwrap_or_default();
+            let naive = rest.iter().position(|byte| *byte < 0x20 || b"\"\\".contains(byte));
+            prop_assert_eq!(special(&text, at), naive.map(|found| at + found));
+        }
+    }
+}
