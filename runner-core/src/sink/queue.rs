@@ -11,13 +11,15 @@
 //!                                          └─── retrying ◄──┘ └─► detached ──► gone
 //! ```
 //!
+//! What it holds and the steps of a running update are here; the rest is in files by topic: `intake.rs`,
+//! `duty.rs` (who starts updates), `decay.rs` (deadlines), `settle.rs` and `end.rs`.
+//!
 //! Every operation on one update is O(1), but for its keys and for deadlines that were moved by
 //! hand (O(log n) of those).
 
 use std::{
     collections::BTreeSet,
-    num::{NonZeroU32, NonZeroUsize},
-    sync::Arc,
+    num::NonZeroUsize,
     task::Waker,
     time::{Duration, Instant},
 };
@@ -25,20 +27,17 @@ use std::{
 use slab::Slab;
 
 use super::{
-    decay::far_future,
+    effects::{Effects, Wakers},
     latency::Latencies,
-    node::{Cancel, NONE, Node, State},
+    node::{Cancel, NONE, Node},
     options::{MAX_BATCH, Mode, OnTimeout, SinkOptions},
-    order::{Chain, KeyOrder, SPARE},
-    outcome::{Counters, Ending, Fault, Outcome, Unsettled},
-    ready::{Fresh, Next, Ready},
+    order::KeyOrder,
+    outcome::{Counters, Fault, Unsettled},
+    parked::Parked,
+    ready::Ready,
     waiters::Waiters,
 };
-use crate::{
-    Cause, Delivery,
-    delivery::{Chunk, Share},
-    ticket::Ticket,
-};
+use crate::{Cause, Delivery, ticket::Ticket};
 
 /// All updates that the sink holds.
 pub(crate) struct Queue<U> {
@@ -59,7 +58,7 @@ pub(crate) struct Queue<U> {
     /// Updates that wait for a key or for a retry.
     pub(super) waiting: usize,
     /// Whether so many wait that intake stands still, until there is room for more than a few.
-    choked: bool,
+    pub(super) choked: bool,
     pub(super) detached: usize,
     /// Tasks that have the duty to start updates.
     pub(super) hungry: usize,
@@ -67,6 +66,8 @@ pub(crate) struct Queue<U> {
     pub(super) idle: usize,
     /// Tasks that are about to look for an update, and whose duty another task has taken on.
     pub(super) surplus: usize,
+    /// Tasks that have nothing to do.
+    pub(super) parked: Parked,
     pub(super) counters: Counters,
     /// Attempts that were started.
     pub(super) claims: u64,
@@ -89,11 +90,11 @@ pub(super) struct Limits {
     pub(super) timeout: Option<Duration>,
     pub(super) max_detached: Option<usize>,
     pub(super) max_waiting: usize,
-    max_waiting_per_key: Option<usize>,
-    prefetch: usize,
+    pub(super) max_waiting_per_key: Option<usize>,
+    pub(super) prefetch: usize,
     /// How much room makes a fetch worth its while, if something is there to do meanwhile.
-    worthwhile: usize,
-    workers: usize,
+    pub(super) worthwhile: usize,
+    pub(super) workers: usize,
 }
 
 /// What the queue still accepts and starts.
@@ -134,52 +135,6 @@ pub(crate) struct Job<U> {
     pub(crate) preset: Option<Box<Cause>>,
 }
 
-/// What must be done outside of the lock.
-#[must_use]
-pub(crate) struct Effects<U> {
-    /// Tasks to start; the duty is theirs already.
-    pub(crate) recruits: usize,
-    pub(crate) wakers: Vec<Waker>,
-    /// Whether something was cancelled, which has to be known before it is woken.
-    pub(crate) cancels: bool,
-    /// Dropping an update runs code of the user.
-    pub(crate) garbage: Option<Share<U>>,
-    /// So does dropping an error.
-    pub(crate) fault: Option<Fault>,
-    /// And dropping a waker may run code of the runtime.
-    pub(crate) stale: Option<Waker>,
-}
-
-impl<U> Effects<U> {
-    /// Whether there is nothing to do but to drop an update and a waker, as mostly.
-    #[inline]
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.recruits == 0 && self.wakers.is_empty() && !self.cancels && self.fault.is_none()
-    }
-}
-
-impl<U> Default for Effects<U> {
-    fn default() -> Self {
-        Self {
-            recruits: 0,
-            wakers: Vec::new(),
-            cancels: false,
-            garbage: None,
-            fault: None,
-            stale: None,
-        }
-    }
-}
-
-/// The keys of one arriving update, hashed, or why it cannot be handled.
-pub(crate) enum Arrival<'a> {
-    Keys(&'a [u64]),
-    Refused(Cause),
-}
-
-/// In a sequential sink every update has this key and no other.
-const TOTAL_ORDER: [u64; 1] = [0];
-
 impl<U> Queue<U> {
     pub(crate) fn new(options: &SinkOptions) -> Self {
         let concurrency = options.concurrency.get();
@@ -216,6 +171,7 @@ impl<U> Queue<U> {
             hungry: 0,
             idle: 0,
             surplus: 0,
+            parked: Parked::new(),
             counters: Counters::default(),
             claims: 0,
             latencies: Latencies::new(),
@@ -225,201 +181,6 @@ impl<U> Queue<U> {
             waiters: Waiters::new(),
             alarms: Waiters::new(),
         }
-    }
-
-    /// Takes in updates that wait for nothing: the first `count` of a chunk. Call
-    /// [`recruit`](Self::recruit) after the last one of a batch.
-    ///
-    /// As [`arrive`](Self::arrive) with no key for each of them.
-    pub(crate) fn arrive_free(&mut self, chunk: Arc<Chunk<U>>, count: u8, now: Instant) {
-        if self.is_over() || self.limits.mode == Mode::Sequential {
-            for place in 0..count {
-                let share = Share::new(Arc::clone(&chunk), place);
-                self.arrive(share, Arrival::Keys(&[]), now);
-            }
-            return;
-        }
-        let seq = self.counters.supplied;
-        self.counters.supplied += u64::from(count);
-        self.ready.push_fresh(chunk, count, seq, now);
-    }
-
-    /// Takes in one update. Call [`recruit`](Self::recruit) after the last one of a batch.
-    ///
-    /// Never refuses: room is the business of whoever fetches. After the end it is abandoned.
-    #[inline]
-    pub(crate) fn arrive(&mut self, share: Share<U>, arrival: Arrival<'_>, now: Instant) {
-        let seq = self.counters.supplied;
-        self.counters.supplied += 1;
-        if self.is_over() {
-            self.abandon_fresh(share, seq);
-            return;
-        }
-        let index = u32::try_from(self.nodes.vacant_key()).expect("fewer than 2^32 are held");
-        let (keys, preset) = match arrival {
-            Arrival::Refused(cause) => (&[][..], Some(Box::new(cause))),
-            Arrival::Keys(keys) => match self.limits.max_waiting_per_key {
-                Some(limit) if self.order.is_crowded(keys, limit) => {
-                    (&[][..], Some(Box::new(Cause::Overflow)))
-                }
-                _ => (keys, None),
-            },
-        };
-        // Refused ones too: what the policy does about them must not overtake anything either.
-        let keys = match self.limits.mode {
-            Mode::Sequential => &TOTAL_ORDER,
-            Mode::Batch | Mode::Concurrent => keys,
-        };
-        let (chain, predecessors) = match keys {
-            [] => (Chain::EMPTY, 0),
-            keys => self.order.arrive(index, keys),
-        };
-        let state = if predecessors == 0 {
-            self.ready.push(index);
-            State::Ready
-        } else {
-            self.waiting += 1;
-            self.look_at_waiting();
-            State::Waiting
-        };
-        self.nodes.insert(Node {
-            preset,
-            chain,
-            predecessors,
-            ..Node::new(share, seq, now, state)
-        });
-    }
-
-    /// Gives the duty to start updates to as many new tasks as can use it, and counts them.
-    #[inline]
-    pub(crate) fn recruit(&mut self) -> usize {
-        let free = self.limits.workers.saturating_sub(self.hungry);
-        if free == 0 {
-            return 0;
-        }
-        // Those that are on their way take one each.
-        let recruits = self.startable().saturating_sub(self.idle).min(free);
-        self.hungry += recruits;
-        self.idle += recruits;
-        // Some are on their way and had lost the duty: they have it again.
-        let returned = recruits.min(self.surplus);
-        self.surplus -= returned;
-        recruits - returned
-    }
-
-    /// Takes the next update that may start, for a task that looks for one and has none; else takes
-    /// the duty.
-    pub(crate) fn claim(&mut self) -> Option<Job<U>> {
-        if self.surplus > 0 {
-            self.surplus -= 1;
-            return None;
-        }
-        self.idle -= 1;
-        self.take()
-    }
-
-    /// Takes the next update that may start, for a task that has the duty; else takes the duty.
-    ///
-    /// Both in one critical section, or an update that arrives in between would be stranded.
-    #[inline]
-    fn take(&mut self) -> Option<Job<U>> {
-        if self.startable() == 0 {
-            self.hungry -= 1;
-            return None;
-        }
-        self.running += 1;
-        self.claims += 1;
-        let index = match self.ready.pop().expect("an update is startable") {
-            Next::Node(index) => index,
-            Next::Fresh(Fresh {
-                share,
-                seq,
-                arrived,
-            }) => {
-                let node = Node::new(share, seq, arrived, State::Running);
-                u32::try_from(self.nodes.insert(node)).expect("fewer than 2^32 are held")
-            }
-        };
-        let node = &mut self.nodes[index as usize];
-        node.state = State::Running;
-        Some(Job {
-            delivery: node.deliver(index),
-            preset: node.preset.clone(),
-        })
-    }
-
-    /// Ends a handler without an error and starts the next update in its place, as most of the time
-    /// under load: both have no keys, and nothing else has happened to either.
-    ///
-    /// Nothing else changes by that, but that there is more room. `None`, and no change, if there is
-    /// more to do: that is for [`settle`](Self::settle).
-    #[inline]
-    pub(crate) fn exchange(
-        &mut self,
-        ticket: Ticket,
-        now: impl FnOnce() -> Instant,
-        hungry: &mut bool,
-        effects: &mut Effects<U>,
-    ) -> Option<Job<U>> {
-        // A slot may be one too many by now.
-        if self.running > self.limits.concurrency || self.is_over() {
-            return None;
-        }
-        let takes_on = !*hungry && self.hungry < self.limits.workers;
-        let relieves = !*hungry && !takes_on;
-        if relieves && self.idle == 0 {
-            return None;
-        }
-        let index = ticket.index as usize;
-        let node = &mut self.nodes[index];
-        if !node.is_plain() {
-            return None;
-        }
-        let arrived = node.arrived;
-        (node.seq, node.arrived, effects.garbage) = self.ready.replace(&mut node.share)?;
-        if takes_on {
-            self.hungry += 1;
-            *hungry = true;
-        } else if relieves {
-            self.relieve();
-            *hungry = true;
-        }
-        let weight = match self.nodes[index].pended {
-            true => self.wait_ended(ticket.index),
-            false => CROWD,
-        };
-        self.record(ticket.seq, arrived, weight, now);
-        self.counters.finished += 1;
-        self.claims += 1;
-        if !self.waiters.is_empty() && self.room(false).is_some() {
-            self.wake_satisfied(&mut effects.wakers);
-        }
-        Some(Job {
-            delivery: self.nodes[index].deliver(ticket.index),
-            preset: None,
-        })
-    }
-
-    /// Stops the clock of a handler that waited and is followed by another one. Returns one in how many
-    /// of its kind to measure.
-    fn wait_ended(&mut self, index: u32) -> u64 {
-        let node = &self.nodes[index as usize];
-        // Others have begun to wait meanwhile, and at most so little later: there are too many of
-        // this kind to read the clock for each.
-        let weight = match (node.deadline, self.newest) {
-            (Some(own), newest) if newest != NONE && newest != index => {
-                let newest = self.nodes[newest as usize].deadline;
-                let apart = newest.map(|newest| newest.saturating_duration_since(own));
-                match apart {
-                    Some(apart) if apart < BRIEF => SAMPLE,
-                    _ => 1,
-                }
-            }
-            _ => 1,
-        };
-        self.stop_clock(index);
-        self.nodes[index as usize].pended = false;
-        weight
     }
 
     /// The handler waits for something: start its clock, and pass the duty on if it has it.
@@ -454,7 +215,7 @@ impl<U> Queue<U> {
         }
         if std::mem::take(hungry) {
             self.hungry -= 1;
-            effects.recruits = self.recruit();
+            effects.recruits = self.recruit(&mut effects.wakers);
         }
         None
     }
@@ -489,136 +250,15 @@ impl<U> Queue<U> {
         Some(node.deliver(ticket.index))
     }
 
-    /// Ends one attempt and, if `claim`, takes the next update if the task has the duty or may take
-    /// it on.
-    ///
-    /// The only place where an update that was started leaves the queue.
-    #[inline]
-    pub(crate) fn settle(
-        &mut self,
-        ticket: Ticket,
-        outcome: Outcome,
-        claim: bool,
-        now: impl FnOnce() -> Instant,
-        hungry: &mut bool,
-        effects: &mut Effects<U>,
-    ) -> Option<Job<U>> {
-        self.stop_clock(ticket.index);
-        match self.nodes[ticket.index as usize].state {
-            State::Detached => self.detached -= 1,
-            _ => self.running -= 1,
-        }
-        match outcome {
-            Outcome::Retry { after } if self.may_retry(ticket.index) => {
-                let due = self.retry(ticket, after, now());
-                self.wake_before(due, &mut effects.wakers);
-            }
-            // It had its one attempt after the stop, and has failed.
-            Outcome::Retry { .. } if self.phase == Phase::Stopping => {
-                self.release(ticket, Ending::Failed, now, effects);
-            }
-            // Nobody has given it up.
-            Outcome::Retry { .. } => self.release(ticket, Ending::Abandoned, now, effects),
-            Outcome::Done => self.release(ticket, Ending::Finished, now, effects),
-            Outcome::GivenUp(ending) => self.release(ticket, ending, now, effects),
-            Outcome::Abandoned => self.release(ticket, Ending::Abandoned, now, effects),
-            Outcome::Stop { cause } => {
-                // Its successors must not overtake it: it comes first when the run is repeated.
-                self.halt(Fault::Policy { cause }, effects);
-                self.release(ticket, Ending::Abandoned, now, effects);
-            }
-        }
-        let job = if claim {
-            let job = if *hungry || self.take_duty() {
-                self.take()
-            } else {
-                None
-            };
-            *hungry = job.is_some();
-            job
-        } else {
-            self.idle += usize::from(*hungry);
-            None
-        };
-        effects.recruits = self.recruit();
-        self.wake_satisfied(&mut effects.wakers);
-        job
-    }
-
-    /// Whether a task whose handler has waited may start the next update.
-    ///
-    /// It is at hand, and a new task would cost a spawn: if there are enough tasks with the duty, it
-    /// relieves one that has not come to look yet.
-    fn take_duty(&mut self) -> bool {
-        if self.startable() == 0 {
-            return false;
-        }
-        if self.hungry < self.limits.workers {
-            self.hungry += 1;
-            return true;
-        }
-        let relieves = self.idle > 0;
-        if relieves {
-            self.relieve();
-        }
-        relieves
-    }
-
-    /// Takes the duty from a task that is about to look for an update.
-    fn relieve(&mut self) {
-        self.idle -= 1;
-        self.surplus += 1;
-    }
-
     /// Changes how many updates may be in flight. Cancels nothing.
     pub(crate) fn set_concurrency(&mut self, concurrency: NonZeroUsize) -> Effects<U> {
         let mut effects = Effects::default();
         if self.limits.mode != Mode::Sequential {
             self.limits.concurrency = concurrency.get();
-            effects.recruits = self.recruit();
+            effects.recruits = self.recruit(&mut effects.wakers);
             self.wake_satisfied(&mut effects.wakers);
         }
         effects
-    }
-
-    /// How many updates to fetch now; `None` if it is better to wait.
-    ///
-    /// `scarce`: the last answer had less than it was asked for. Then the supplier has no more, and
-    /// a call for few costs no round trip that a call for many would have saved.
-    #[inline]
-    pub(crate) fn room(&self, scarce: bool) -> Option<NonZeroUsize> {
-        if self.phase != Phase::Open {
-            return None;
-        }
-        if self.limits.mode != Mode::Concurrent {
-            // Asking for the next batch makes the supplier forget this one.
-            return if self.is_empty() {
-                NonZeroUsize::new(MAX_BATCH)
-            } else {
-                None
-            };
-        }
-        let room = self
-            .capacity()
-            .saturating_add(self.limits.prefetch)
-            .saturating_sub(self.ready())
-            .min(self.limits.max_waiting.saturating_sub(self.waiting));
-        // Not one round trip for every slot that becomes free.
-        let few = !scarce && room < self.limits.worthwhile && self.ready() > 0;
-        if few || self.choked {
-            return None;
-        }
-        NonZeroUsize::new(room.min(MAX_BATCH))
-    }
-
-    /// Whether intake stands still because too many updates wait.
-    pub(crate) fn is_choked(&self) -> bool {
-        self.limits.mode == Mode::Concurrent && self.choked
-    }
-
-    /// Whether so few wait that the next standstill is not the same one.
-    pub(crate) fn is_relaxed(&self) -> bool {
-        self.waiting <= self.limits.max_waiting / 2
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -636,7 +276,7 @@ impl<U> Queue<U> {
     }
 
     /// Whether nothing starts any more.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Halted | Phase::Closed)
     }
 
@@ -661,7 +301,7 @@ impl<U> Queue<U> {
     }
 
     /// Collects the wakers of all whose wait is over.
-    pub(super) fn wake_satisfied(&mut self, wakers: &mut Vec<Waker>) {
+    pub(super) fn wake_satisfied(&mut self, wakers: &mut Wakers) {
         if self.waiters.is_empty() {
             return;
         }
@@ -681,7 +321,7 @@ impl<U> Queue<U> {
     }
 
     /// Collects the waker of the clock if it is set for later than this new deadline.
-    pub(super) fn wake_before(&mut self, deadline: Instant, wakers: &mut Vec<Waker>) {
+    pub(super) fn wake_before(&mut self, deadline: Instant, wakers: &mut Wakers) {
         self.alarms.take(
             |alarm| match alarm {
                 Alarm::Fault => false,
@@ -689,148 +329,6 @@ impl<U> Queue<U> {
             },
             wakers,
         );
-    }
-
-    /// Frees the keys of an update that ended, counts it, and forgets it.
-    #[inline]
-    pub(super) fn release(
-        &mut self,
-        ticket: Ticket,
-        ending: Ending,
-        now: impl FnOnce() -> Instant,
-        effects: &mut Effects<U>,
-    ) {
-        let mut node = self.nodes.remove(ticket.index as usize);
-        effects.stale = node.waker.take();
-        let Self {
-            order,
-            nodes,
-            ready,
-            waiting,
-            ..
-        } = self;
-        if node.chain != Chain::EMPTY {
-            order.leave(node.chain, |successor| {
-                let node = &mut nodes[successor as usize];
-                node.predecessors -= 1;
-                if node.predecessors == 0 {
-                    node.state = State::Ready;
-                    *waiting -= 1;
-                    ready.push(successor);
-                }
-            });
-            self.look_at_waiting();
-        }
-        if self.nodes.is_empty() && self.nodes.capacity() > SPARE {
-            // After a burst, give its memory back.
-            self.nodes = Slab::new();
-            self.ready.shrink();
-        }
-        if node.reported {
-            // It is in a report already; it must not be settled twice.
-            effects.garbage = Some(node.share);
-            return;
-        }
-        let waited = node.pended || node.attempt > NonZeroU32::MIN;
-        let weight = if waited { 1 } else { SAMPLE };
-        self.record(node.seq, node.arrived, weight, now);
-        let counters = &mut self.counters;
-        *match ending {
-            Ending::Finished => &mut counters.finished,
-            Ending::Failed => &mut counters.failed,
-            Ending::Panicked => &mut counters.panicked,
-            Ending::TimedOut => &mut counters.timed_out,
-            Ending::Undecodable => &mut counters.undecodable,
-            Ending::Overflowed => &mut counters.overflowed,
-            Ending::Abandoned => &mut counters.abandoned,
-        } += 1;
-        if ending == Ending::Abandoned {
-            let started = node.was_handled(true);
-            self.abandoned.push(Unsettled {
-                share: node.share,
-                seq: node.seq,
-                attempt: node.attempt,
-                started,
-                unresponsive: false,
-            });
-        } else {
-            effects.garbage = Some(node.share);
-        }
-    }
-
-    /// Notes how long an update was held, for so many of its kind.
-    #[inline]
-    fn record(&mut self, seq: u64, arrived: Instant, weight: u64, now: impl FnOnce() -> Instant) {
-        if seq.is_multiple_of(weight) {
-            let age = now().saturating_duration_since(arrived);
-            self.latencies.record(age, weight);
-        }
-    }
-
-    /// Lists an update that has not been started as abandoned.
-    pub(super) fn abandon_fresh(&mut self, share: Share<U>, seq: u64) {
-        self.counters.abandoned += 1;
-        self.abandoned.push(Unsettled {
-            share,
-            seq,
-            attempt: NonZeroU32::MIN,
-            started: false,
-            unresponsive: false,
-        });
-    }
-
-    fn may_retry(&self, index: u32) -> bool {
-        match self.phase {
-            Phase::Open => true,
-            Phase::Stopping => !self.nodes[index as usize].last_chance,
-            Phase::Halted | Phase::Closed => false,
-        }
-    }
-
-    /// Keeps an update, its keys and its place, for another attempt.
-    ///
-    /// Returns when that is due.
-    fn retry(&mut self, ticket: Ticket, after: Duration, now: Instant) -> Instant {
-        let stopping = self.phase == Phase::Stopping;
-        self.counters.retried += 1;
-        self.waiting += 1;
-        let node = &mut self.nodes[ticket.index as usize];
-        node.state = State::Retrying;
-        node.attempt = node.attempt.saturating_add(1);
-        node.waker = None;
-        node.pended = false;
-        node.cancel = None;
-        node.deciding = false;
-        node.last_chance = stopping;
-        if stopping {
-            self.retry_now(ticket);
-            return now;
-        }
-        // Beyond what the clock can express, it waits until the runner stops.
-        let due = now.checked_add(after).unwrap_or_else(|| far_future(now));
-        self.retries.insert((due, ticket));
-        self.look_at_waiting();
-        due
-    }
-
-    /// Readies an update that waited for a retry.
-    pub(super) fn retry_now(&mut self, ticket: Ticket) {
-        self.waiting -= 1;
-        self.nodes[ticket.index as usize].state = State::Ready;
-        self.ready.push_again(ticket.index);
-        self.look_at_waiting();
-    }
-
-    /// Notes whether intake stands still, after every change of `waiting`.
-    fn look_at_waiting(&mut self) {
-        let Limits { max_waiting, .. } = self.limits;
-        // At the bound, each update that goes would else be replaced by a round trip for one.
-        let enough = self.limits.worthwhile.clamp(1, (max_waiting / 2).max(1));
-        if self.waiting >= max_waiting {
-            self.choked = true;
-        } else if self.waiting + enough <= max_waiting {
-            self.choked = false;
-        }
     }
 }
 
@@ -846,13 +344,3 @@ pub(crate) enum Timeout {
 /// How long a policy may take. Long enough to store an update elsewhere, short enough not to hold a
 /// slot and a chat for ever.
 const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// One in so many updates whose handler never waited is measured: reading the clock costs as much as
-/// all else that is done for it. The same of those that waited, under such a load that another one
-/// has begun to wait within [`BRIEF`] after them and a third one is ready when they end.
-const SAMPLE: u64 = 8;
-
-/// The same of those whose handler never waited and that the next one was ready to follow.
-const CROWD: u64 = 32;
-
-const BRIEF: Duration = Duration::from_millis(1);
