@@ -202,3 +202,12 @@ impl Error for HttpError {
         self.source.as_deref().map(|source| source as _)
     }
 }
+
+/// How many bytes to reserve for a body of which the head says that it has this length.
+///
+/// It may be wrong, so no more is reserved than a hundred updates have.
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+fn reserve(length: u64) -> usize {
+    const MAX: u64 = 256 << 10;
+    length.min(MAX) as usize
+}

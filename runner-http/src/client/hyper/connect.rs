@@ -1,7 +1,7 @@
 //! From a URL to a connection that speaks HTTP.
 
 use std::{
-    future::Future,
+    future::{Future, poll_fn},
     io,
     net::{SocketAddr, TcpStream, ToSocketAddrs},
     pin::{Pin, pin},
@@ -17,7 +17,6 @@ use std::{
 use async_io::{Async, Timer};
 use futures::{
     channel::oneshot,
-    future::{Either, select},
     io::{AsyncRead, AsyncWrite},
 };
 use futures_rustls::{
@@ -106,15 +105,19 @@ impl Connector {
 
 /// The output of `future`, or None if it took longer than `limit`.
 pub(super) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    // Without a deadline if it is too far away to be told.
-    let timer = match Instant::now().checked_add(limit) {
-        Some(deadline) => Timer::at(deadline),
-        None => Timer::never(),
-    };
-    match select(pin!(future), timer).await {
-        Either::Left((output, _)) => Some(output),
-        Either::Right(_) => None,
-    }
+    let deadline = Instant::now().checked_add(limit);
+    let mut future = pin!(future);
+    let mut timer = None;
+    poll_fn(|cx| {
+        if let Poll::Ready(output) = future.as_mut().poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        // Only what waits pays for a timer: setting one wakes the thread of async-io. There is none
+        // if the deadline is too far away to be told.
+        let timer = timer.get_or_insert_with(|| deadline.map_or_else(Timer::never, Timer::at));
+        Pin::new(timer).poll(cx).map(|_| None)
+    })
+    .await
 }
 
 /// Looks the name up on a thread of its own: there is no portable way that does not block.
@@ -184,6 +187,9 @@ impl Read for Io {
         let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         this.received.fetch_add(read, Ordering::Relaxed);
         cursor.put_slice(&buffer[..read]);
+        if read == this.buffer.len() && read < MAX_BUFFER {
+            this.buffer = vec![0; read * 2].into();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -206,8 +212,11 @@ impl Write for Io {
     }
 }
 
-/// How much is read at once. Each connection has a buffer of this size.
-const BUFFER: usize = 16 << 10;
+/// How much is read at once to begin with. Each connection has a buffer of this size.
+const BUFFER: usize = 8 << 10;
+
+/// How much is read at once after large answers: a hundred updates of the usual size.
+const MAX_BUFFER: usize = 128 << 10;
 
 /// How long an address that does not answer keeps the next one from being tried.
 const PATIENCE: Duration = Duration::from_secs(3);

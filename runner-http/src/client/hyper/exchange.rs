@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
     HeaderMap, Request, Response,
-    body::Incoming,
+    body::{Body, Incoming},
     client::conn::http1::{Connection, SendRequest},
     header,
 };
@@ -153,7 +153,8 @@ async fn read(
     let is_gzip = headers
         .get(header::CONTENT_ENCODING)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"));
-    let mut content = Gunzip::new(is_gzip, limits.max_body);
+    let length = body.size_hint().lower();
+    let mut content = Gunzip::new(is_gzip, length, limits.max_body);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::from(explain(target, &error)))?;
         // Trailers mean nothing here.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 
-use crate::client::{HttpError, HttpErrorKind};
+use crate::client::{HttpError, HttpErrorKind, reserve};
 
 /// Collects a body.
 pub(super) enum Gunzip {
@@ -14,10 +14,11 @@ pub(super) enum Gunzip {
 }
 
 impl Gunzip {
-    /// `limit` is in bytes, after decompression.
-    pub(super) fn new(is_gzip: bool, limit: usize) -> Self {
+    /// `length` is what the head says of the body as it is sent. `limit` is in bytes, after
+    /// decompression.
+    pub(super) fn new(is_gzip: bool, length: u64, limit: usize) -> Self {
         let content = Bounded {
-            bytes: Vec::new(),
+            bytes: Vec::with_capacity(reserve(length)),
             limit,
             is_exceeded: false,
         };
