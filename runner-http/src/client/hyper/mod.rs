@@ -28,8 +28,10 @@ use super::{
 /// of async-io, which has one thread for the whole process. Nothing is spawned; a connection is
 /// driven by the future of the request that uses it.
 ///
-/// Cloning is cheap, and clones share connections. Each lane keeps its own. The number of calls at
-/// a time is not bounded here: the sink bounds the handlers that make them.
+/// Cloning is cheap, and clones share connections. Each lane keeps its own: up to 32 at rest, which
+/// are not used again after 15 s. One more that is needed is opened, and closed after use if 32 rest
+/// already. The number of calls at a time is not bounded here: the sink bounds the handlers that make
+/// them. A connection has about 20 KB of buffers, and up to 400 KB after large answers.
 ///
 /// Proxies named by environment variables are not used, and cookies are not kept.
 ///
