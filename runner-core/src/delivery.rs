@@ -182,32 +182,31 @@ impl<U: fmt::Debug> fmt::Debug for Delivery<U> {
 impl<U> Chunk<U> {
     const MAX: usize = 16;
 
-    /// Splits a batch into chunks and calls `each` with the place of every update, in order.
+    /// Splits a batch into chunks, and calls `each` with every one and how many updates it has, in
+    /// order.
     pub(crate) fn split(
         batch: Vec<U>,
         control: &Weak<dyn Control>,
-        mut each: impl FnMut(Share<U>),
+        mut each: impl FnMut(Arc<Self>, u8),
     ) {
+        let chunk = |updates| {
+            let control = Some(control.clone());
+            Arc::new(Self { control, updates })
+        };
+        if batch.len() == 1 {
+            for only in batch {
+                each(chunk(Updates::One(only)), 1);
+            }
+            return;
+        }
         let mut rest = batch.len();
         let mut updates = batch.into_iter();
         while rest > 0 {
             let count = rest.min(Self::MAX);
             rest -= count;
-            let content = match count {
-                1 => Updates::One(updates.next().expect("counted above")),
-                _ => Updates::Many(updates.by_ref().take(count).collect()),
-            };
-            let chunk = Arc::new(Self {
-                control: Some(control.clone()),
-                updates: content,
-            });
-            for index in 0..count {
-                // `count` is at most 16, so the index fits.
-                each(Share {
-                    chunk: Arc::clone(&chunk),
-                    index: index as u8,
-                });
-            }
+            let neighbours = updates.by_ref().take(count).collect();
+            // At most 16, so it fits.
+            each(chunk(Updates::Many(neighbours)), count as u8);
         }
     }
 
@@ -220,6 +219,21 @@ impl<U> Chunk<U> {
 }
 
 impl<U> Share<U> {
+    pub(crate) fn new(chunk: Arc<Chunk<U>>, index: u8) -> Self {
+        Self { chunk, index }
+    }
+
+    /// Becomes the share of another update, and returns what it was, unless the two are neighbours.
+    #[inline]
+    pub(crate) fn replace(&mut self, chunk: &Arc<Chunk<U>>, index: u8) -> Option<Self> {
+        if Arc::ptr_eq(&self.chunk, chunk) {
+            self.index = index;
+            return None;
+        }
+        let other = Self::new(Arc::clone(chunk), index);
+        Some(std::mem::replace(self, other))
+    }
+
     pub(crate) fn get(&self) -> &U {
         self.chunk.get(self.index)
     }

@@ -141,11 +141,15 @@ impl Holding {
 
     /// Ends it at once.
     pub(crate) fn cut<R: Rt>(self, rt: &R) {
-        let Self { handle, .. } = self;
+        let Self { handle, seen, .. } = self;
         rt.block_on(async move {
             let report = handle.stop_within(Duration::ZERO).await;
             let _ = report.expect("nothing fails");
         });
+        // What is freed later would be taken for what the next one does not use.
+        while Arc::strong_count(&seen) > 1 {
+            sleep(Duration::from_millis(1));
+        }
     }
 }
 

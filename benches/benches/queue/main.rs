@@ -382,8 +382,8 @@ fn profile<R: Rt>(options: &Options, rt: &R) -> Result<(), String> {
 fn run(options: &Options) -> Result<(), String> {
     if options.profile {
         return match options.wants_runtime(Runtimes::Tokio) {
-            true => profile(options, &TokioRt::new(1)),
-            false => profile(options, &SmolRt::new(1)),
+            true => profile(options, &TokioRt::new(options.workers.unwrap_or(1))),
+            false => profile(options, &SmolRt::new(options.workers.unwrap_or(1))),
         };
     }
     let all = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);

@@ -14,7 +14,10 @@ use crate::{
     panics::discard,
     sink::{Gauges, Sink, WaiterId, Waiters},
     source::Status,
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// The result of one run.
@@ -24,6 +27,8 @@ pub(crate) type RunResult<U> = Result<Report<U>, RunError<U>>;
 pub(crate) struct Control<U: Send + Sync + 'static> {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) source: Status,
+    /// Whether nothing may be fetched: a stop or a pause was requested.
+    interrupted: AtomicBool,
     state: Mutex<State<U>>,
 }
 
@@ -94,6 +99,7 @@ impl<U: Send + Sync + 'static> Control<U> {
         Arc::new(Self {
             runtime,
             source,
+            interrupted: AtomicBool::new(false),
             state: Mutex::new(State {
                 phase: RunPhase::Idle,
                 end: Arc::new(OnceLock::new()),
@@ -125,12 +131,19 @@ impl<U: Send + Sync + 'static> Control<U> {
         let mut wakers = Vec::new();
         let mut state = self.lock();
         let result = change(&mut state);
+        let interrupted = state.stop.is_some() || state.paused;
+        self.interrupted.store(interrupted, Ordering::Release);
         state.waiters.take(|()| true, &mut wakers);
         drop(state);
         for waker in wakers {
             waker.wake();
         }
         result
+    }
+
+    /// Whether a stop or a pause was requested.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Acquire)
     }
 
     /// Waits until `ready` has an answer.

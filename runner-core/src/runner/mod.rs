@@ -439,28 +439,22 @@ impl<S: UpdateSupplier> Run<'_, S> {
         let shared = self.shared;
         let mut choked = false;
         let mut looked = None;
+        // What was seen just now: a batch which is there at once pays for no other look.
+        let mut seen = None;
         loop {
-            let limit = match shared.room_at_once(choked) {
-                Some(limit) => Next::Go(Some(limit)),
-                None => match shared.permission().await {
-                    Next::Go(()) => {
-                        choked = shared.warn_if_choked(choked);
-                        // One that becomes choked while this waits must say so once, too.
-                        let room = pin!(shared.sink.room(!choked));
-                        shared.unless_interrupted(room).await
-                    }
-                    Next::Again => Next::Again,
-                    Next::End(reason) => Next::End(reason),
+            // After a warning there is more to be looked at.
+            let at_once = !choked && !shared.control.is_interrupted();
+            let (limit, now) = match seen.take().filter(|_| at_once) {
+                Some(seen) => seen,
+                None => match shared.wait_for_room(&mut choked).await {
+                    Next::Go(limit) => (limit, shared.control.runtime.now()),
+                    Next::Again => continue,
+                    Next::End(reason) => return reason,
                 },
-            };
-            let limit = match limit {
-                Next::Go(Some(limit)) => limit,
-                Next::Go(None) | Next::Again => continue,
-                Next::End(reason) => return reason,
             };
             // A stop, a pause or a fault drops the call.
             let fetched = {
-                let call = pin!(self.source.next(limit));
+                let call = pin!(self.source.next_at(limit, now));
                 shared.unless_interrupted(call).await
             };
             match fetched {
@@ -479,7 +473,8 @@ impl<S: UpdateSupplier> Run<'_, S> {
                         shared.look();
                         looked = Some(answered);
                     }
-                    shared.sink.add(batch);
+                    let scarce = batch.len() < limit.get();
+                    seen = shared.sink.add(batch, answered, scarce);
                 }
                 Next::Go(Some(Err(error))) => return Reason::Supply(error),
                 // Closed by hand; the next call opens it again.
@@ -538,19 +533,21 @@ impl<S: UpdateSupplier> Run<'_, S> {
 }
 
 impl<U: Send + Sync + 'static> Shared<'_, U> {
-    /// How many updates to fetch, if nothing is in the way: the case that has to be fast.
-    fn room_at_once(self, warned: bool) -> Option<NonZeroUsize> {
-        // After a warning there is more to be looked at.
-        if warned {
-            return None;
+    /// Waits until there is room for a fetch, and tells for how many.
+    async fn wait_for_room(self, choked: &mut bool) -> Next<NonZeroUsize> {
+        match self.permission().await {
+            Next::Go(()) => {}
+            Next::Again => return Next::Again,
+            Next::End(reason) => return Next::End(reason),
         }
-        {
-            let state = self.control.lock();
-            if state.stop.is_some() || state.paused {
-                return None;
-            }
+        *choked = self.warn_if_choked(*choked);
+        // One that becomes choked while this waits must say so once, too.
+        let room = pin!(self.sink.room(!*choked));
+        match self.unless_interrupted(room).await {
+            Next::Go(Some(limit)) => Next::Go(limit),
+            Next::Go(None) | Next::Again => Next::Again,
+            Next::End(reason) => Next::End(reason),
         }
-        self.sink.room_at_once()
     }
 
     /// Waits while the run is paused.

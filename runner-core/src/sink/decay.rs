@@ -5,10 +5,7 @@
 //! is enough. A deadline that was moved by hand leaves the list for a sorted set, so that the
 //! common path does not pay for it.
 
-use std::{
-    task::Waker,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use super::{
     node::{Cancel, Clock, NONE, State},
@@ -36,12 +33,12 @@ impl<U> Queue<U> {
                 .deadline
                 .is_some_and(|deadline| deadline <= now)
         {
-            self.expire_one(self.oldest, &mut effects.wakers);
+            self.expire_one(self.oldest, &mut effects);
         }
         while let Some(&(deadline, ticket)) = self.moved.first()
             && deadline <= now
         {
-            self.expire_one(ticket.index, &mut effects.wakers);
+            self.expire_one(ticket.index, &mut effects);
         }
         if self.retries.first().is_some_and(|(due, _)| *due <= now) {
             if self.running == 0 {
@@ -86,7 +83,7 @@ impl<U> Queue<U> {
         if timeout.is_none() {
             return true;
         }
-        if node.clock == Clock::Off && node.waker.is_some() {
+        if node.clock == Clock::Off && node.pended {
             // It waits already and has no clock: its timeout is beyond what can be expressed.
             return true;
         }
@@ -194,7 +191,7 @@ impl<U> Queue<U> {
         self.moved.insert((deadline, ticket));
     }
 
-    fn expire_one(&mut self, index: u32, wakers: &mut Vec<Waker>) {
+    fn expire_one(&mut self, index: u32, effects: &mut Effects<U>) {
         self.stop_clock(index);
         let node = &mut self.nodes[index as usize];
         match self.limits.max_detached {
@@ -218,7 +215,8 @@ impl<U> Queue<U> {
             }
             _ => {
                 node.cancel = Some(Cancel::Timeout);
-                wakers.extend(node.waker.take());
+                effects.cancels = true;
+                effects.wakers.extend(node.waker.take());
             }
         }
     }

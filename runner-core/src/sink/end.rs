@@ -5,6 +5,7 @@ use super::{
     order::{Chain, KeyOrder},
     outcome::{Ending, Fault, Unsettled},
     queue::{Alarm, Effects, Phase, Queue},
+    ready::{Fresh, Ready},
 };
 use crate::ticket::Ticket;
 
@@ -20,8 +21,8 @@ impl<U> Queue<U> {
                 .collect();
             tickets.sort_unstable();
             // Those that are due and wait for a slot: the attempt that they wait for is their last one.
-            for index in &self.again {
-                self.nodes[*index as usize].last_chance = true;
+            for index in self.ready.again() {
+                self.nodes[index as usize].last_chance = true;
             }
             for ticket in tickets {
                 self.nodes[ticket.index as usize].last_chance = true;
@@ -42,6 +43,7 @@ impl<U> Queue<U> {
         self.stop_all_clocks();
         for (_, node) in &mut self.nodes {
             node.cancel = Some(Cancel::Abandon);
+            effects.cancels = true;
             effects.wakers.extend(node.waker.take());
         }
         self.wake_satisfied(&mut effects.wakers);
@@ -106,8 +108,10 @@ impl<U> Queue<U> {
 
     /// Lists every update that has not been started, or waits for a retry, as abandoned.
     fn abandon_unstarted(&mut self) {
-        self.ready.clear();
-        self.again.clear();
+        let ready = std::mem::replace(&mut self.ready, Ready::new());
+        for Fresh { share, seq, .. } in ready.each_fresh() {
+            self.abandon_fresh(share, seq);
+        }
         self.retries.clear();
         self.waiting = 0;
         // The order is of no further use: nothing starts after this.

@@ -13,6 +13,7 @@ mod outcome;
 mod queue;
 #[cfg(test)]
 mod queue_model;
+mod ready;
 mod snapshot;
 mod waiters;
 mod worker;
@@ -45,11 +46,11 @@ use self::{
 };
 use crate::{
     BoxFuture, Cause, Failure, Key, Runtime, UpdateConsumer, Verdict,
-    delivery::{Chunk, Control},
+    delivery::{Chunk, Control, Share},
     panics::{discard, guarded},
     sync::{
         Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     ticket::Ticket,
 };
@@ -58,6 +59,8 @@ use crate::{
 pub(crate) struct Sink<U: Send + Sync + 'static> {
     queue: Mutex<Queue<U>>,
     stopping: AtomicBool,
+    /// Counts, and wraps around: something was cancelled, and is about to be woken.
+    cancels: AtomicU32,
     runtime: Arc<dyn Runtime>,
     keys: Option<Arc<KeysOf<U>>>,
     hasher: KeyHasher,
@@ -95,6 +98,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
         Arc::new_cyclic(|control: &Weak<Self>| Self {
             queue: Mutex::new(Queue::new(options)),
             stopping: AtomicBool::new(false),
+            cancels: AtomicU32::new(0),
             runtime,
             keys,
             hasher,
@@ -104,24 +108,55 @@ impl<U: Send + Sync + 'static> Sink<U> {
         })
     }
 
-    /// Takes in a batch. Never waits and never refuses; see [`room`](Self::room).
-    pub(crate) fn add(self: &Arc<Self>, batch: Vec<U>) {
-        // Keys come from code of the user, so they are all known before the lock is taken.
-        let keyed = self.hash_keys(&batch);
-        let mut queue = self.lock();
-        // Read under the lock, so that arrival is in order of time.
-        let now = self.runtime.now();
-        let mut place = 0;
-        Chunk::split(batch, &self.control, |share| {
-            queue.arrive(share, keyed.arrival(place), now);
-            place += 1;
-        });
-        let effects = Effects {
-            recruits: queue.recruit(),
-            ..Effects::default()
+    /// Takes in a batch that arrived at a point in time, which must not be before that of the last one.
+    /// Never waits and never refuses; see [`room`](Self::room).
+    ///
+    /// Returns how many to fetch next and what time it is by now, unless there is a reason to wait, or
+    /// to end. `scarce`: there were fewer than were asked for.
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        batch: Vec<U>,
+        arrived: Instant,
+        scarce: bool,
+    ) -> Option<(NonZeroUsize, Instant)> {
+        let (recruits, room) = match &self.keys {
+            // Takes no time.
+            None => {
+                let mut queue = self.lock();
+                Chunk::split(batch, &self.control, |chunk, count| {
+                    queue.arrive_free(chunk, count, arrived);
+                });
+                (queue.recruit(), queue.room(scarce))
+            }
+            Some(keys) => self.add_in_order(batch, &**keys, arrived, scarce),
         };
-        drop(queue);
-        self.apply(effects);
+        self.spawn(recruits);
+        let now = || match &self.keys {
+            None => arrived,
+            Some(_) => self.runtime.now(),
+        };
+        room.map(|room| (room, now()))
+    }
+
+    fn add_in_order(
+        &self,
+        batch: Vec<U>,
+        keys: &KeysOf<U>,
+        arrived: Instant,
+        scarce: bool,
+    ) -> (usize, Option<NonZeroUsize>) {
+        // Keys come from code of the user, so they are all known before the lock is taken.
+        let keyed = self.hash_keys(&batch, keys);
+        let mut place = 0;
+        let mut queue = self.lock();
+        Chunk::split(batch, &self.control, |chunk, count| {
+            for index in 0..count {
+                let share = Share::new(Arc::clone(&chunk), index);
+                queue.arrive(share, keyed.arrival(place), arrived);
+                place += 1;
+            }
+        });
+        (queue.recruit(), queue.room(scarce))
     }
 
     /// How many updates to fetch, once there is enough room.
@@ -129,23 +164,14 @@ impl<U: Send + Sync + 'static> Sink<U> {
     /// `None` only if `choke`: too many updates wait for there to be room soon.
     pub(crate) async fn room(&self, choke: bool) -> Option<NonZeroUsize> {
         if choke {
-            self.wait(Interest::RoomOrChoke, |queue| match queue.room() {
+            self.wait(Interest::RoomOrChoke, |queue| match queue.room(false) {
                 None if queue.is_choked() => Some(None),
                 room => room.map(Some),
             })
             .await
         } else {
-            self.wait(Interest::Room, |queue| queue.room().map(Some))
+            self.wait(Interest::Room, |queue| queue.room(false).map(Some))
                 .await
-        }
-    }
-
-    /// How many updates to fetch now, unless there is a reason to wait, or to end.
-    pub(crate) fn room_at_once(&self) -> Option<NonZeroUsize> {
-        let queue = self.lock();
-        match &queue.fault {
-            None => queue.room(),
-            Some(_) => None,
         }
     }
 
@@ -236,11 +262,8 @@ impl<U: Send + Sync + 'static> Sink<U> {
         abandoned
     }
 
-    fn hash_keys(&self, batch: &[U]) -> Keyed {
+    fn hash_keys(&self, batch: &[U], keys: &KeysOf<U>) -> Keyed {
         let mut keyed = Keyed::default();
-        let Some(keys) = &self.keys else {
-            return keyed;
-        };
         keyed.ends.reserve(batch.len());
         for (place, update) in batch.iter().enumerate() {
             let first = keyed.hashes.len();
@@ -268,6 +291,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
         if !effects.is_quiet() {
             self.carry_out_loud(effects);
         }
+        drop(effects.stale.take());
         // Last, because dropping an update may take its time.
         if let Some(garbage) = effects.garbage.take() {
             discard(garbage);
@@ -275,16 +299,13 @@ impl<U: Send + Sync + 'static> Sink<U> {
     }
 
     fn carry_out_loud(self: &Arc<Self>, effects: &mut Effects<U>) {
-        drop(effects.stale.take());
+        if std::mem::take(&mut effects.cancels) {
+            self.cancels.fetch_add(1, Ordering::Release);
+        }
         for waker in effects.wakers.drain(..) {
             waker.wake();
         }
-        for _ in 0..std::mem::take(&mut effects.recruits) {
-            // The guard is made before the task, so that a task which is dropped unstarted still
-            // gives its duty back.
-            let duty = Duty::new(Arc::clone(self));
-            self.runtime.spawn((self.work)(duty));
-        }
+        self.spawn(std::mem::take(&mut effects.recruits));
         if let Some(fault) = effects.fault.take() {
             discard(fault);
         }
@@ -292,6 +313,15 @@ impl<U: Send + Sync + 'static> Sink<U> {
 }
 
 impl<U: Send + Sync + 'static> Sink<U> {
+    fn spawn(self: &Arc<Self>, recruits: usize) {
+        for _ in 0..recruits {
+            // The guard is made before the task, so that a task which is dropped unstarted still
+            // gives its duty back.
+            let duty = Duty::new(Arc::clone(self));
+            self.runtime.spawn((self.work)(duty));
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Queue<U>> {
         // No code of the user runs under the lock, so it is never poisoned by theirs.
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
@@ -333,7 +363,7 @@ impl<U: Send + Sync + 'static> fmt::Debug for Sink<U> {
 #[derive(Default)]
 struct Keyed {
     hashes: Vec<u64>,
-    /// Where the keys of each update end; empty if there is no key function.
+    /// Where the keys of each update end.
     ends: Vec<usize>,
     /// Updates whose key function panicked, with the text.
     refused: Vec<(usize, Arc<str>)>,
@@ -341,9 +371,7 @@ struct Keyed {
 
 impl Keyed {
     fn arrival(&self, place: usize) -> Arrival<'_> {
-        let Some(&end) = self.ends.get(place) else {
-            return Arrival::Keys(&[]);
-        };
+        let end = self.ends[place];
         // In order, and seldom any.
         let refused = self
             .refused

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, task::Waker, time::Instant};
 
 use super::order::Chain;
-use crate::{Cause, delivery::Share};
+use crate::{Cause, Delivery, delivery::Share, ticket::Ticket};
 
 /// One held update.
 pub(super) struct Node<U> {
@@ -11,6 +11,7 @@ pub(super) struct Node<U> {
     pub(super) seq: u64,
     pub(super) arrived: Instant,
     pub(super) deadline: Option<Instant>,
+    /// Of the task that runs it, from when it first waits; of the task of the one before it until then.
     pub(super) waker: Option<Waker>,
     /// Set if it must not be handled but goes to the policy at once. Stays set: without its keys it
     /// would overtake others at a later attempt as well.
@@ -26,6 +27,7 @@ pub(super) struct Node<U> {
     pub(super) clock: Clock,
     /// The policy is being asked.
     pub(super) deciding: bool,
+    /// Its handler has waited, in this attempt.
     pub(super) pended: bool,
     /// Its one attempt after `stop` has been granted.
     pub(super) last_chance: bool,
@@ -67,6 +69,58 @@ pub(crate) enum Cancel {
 pub(super) const NONE: u32 = u32::MAX;
 
 impl<U> Node<U> {
+    pub(super) fn new(share: Share<U>, seq: u64, arrived: Instant, state: State) -> Self {
+        Self {
+            share,
+            seq,
+            arrived,
+            deadline: None,
+            waker: None,
+            preset: None,
+            chain: Chain::EMPTY,
+            predecessors: 0,
+            previous: NONE,
+            next: NONE,
+            attempt: NonZeroU32::MIN,
+            state,
+            cancel: None,
+            clock: Clock::Off,
+            deciding: false,
+            pended: false,
+            last_chance: false,
+            reported: false,
+        }
+    }
+
+    /// What its handler is given.
+    pub(super) fn deliver(&self, index: u32) -> Delivery<U> {
+        let ticket = Ticket {
+            seq: self.seq,
+            index,
+        };
+        self.share.clone().deliver(self.attempt, ticket)
+    }
+
+    /// Notes whom to wake. A replaced waker is returned to be dropped outside of the lock.
+    pub(super) fn keep_waker(&mut self, waker: &Waker) -> Option<Waker> {
+        match &self.waker {
+            Some(known) if known.will_wake(waker) => None,
+            _ => self.waker.replace(waker.clone()),
+        }
+    }
+
+    /// Whether nothing has happened to it but that it was started and may have waited.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.chain == Chain::EMPTY
+            && self.state == State::Running
+            && self.cancel.is_none()
+            && !self.reported
+            && matches!(self.clock, Clock::Off | Clock::Listed)
+            && (self.deadline.is_none() || self.clock == Clock::Listed)
+            && self.attempt == NonZeroU32::MIN
+    }
+
     /// Whether a handler has seen it: in an earlier attempt, or in this one if that has begun.
     pub(super) fn was_handled(&self, begun: bool) -> bool {
         self.preset.is_none() && (begun || self.attempt > NonZeroU32::MIN)

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     Cause, Counters,
-    delivery::{Chunk, Control},
+    delivery::{Chunk, Control, Share},
     ticket::Ticket,
 };
 
@@ -338,15 +338,17 @@ impl Bench {
     fn arrive(&mut self, keys: &[u64], refused: bool) {
         let seq = self.expected.supplied;
         let nobody: Weak<dyn Control> = Weak::<Nobody>::new();
-        let mut share = None;
-        Chunk::split(vec![seq], &nobody, |only| share = Some(only));
-        let arrival = if refused {
-            Arrival::Refused(Cause::Panic("no key".into()))
-        } else {
-            Arrival::Keys(keys)
-        };
-        self.queue
-            .arrive(share.expect("one update"), arrival, self.now);
+        let (queue, now) = (&mut self.queue, self.now);
+        Chunk::split(vec![seq], &nobody, |chunk, count| {
+            if refused {
+                let cause = Cause::Panic("no key".into());
+                queue.arrive(Share::new(chunk, 0), Arrival::Refused(cause), now);
+            } else if keys.is_empty() {
+                queue.arrive_free(chunk, count, now);
+            } else {
+                queue.arrive(Share::new(chunk, 0), Arrival::Keys(keys), now);
+            }
+        });
         let effects = Effects {
             recruits: self.queue.recruit(),
             ..Effects::default()
@@ -529,9 +531,17 @@ impl Bench {
 
         let mut hungry = self.tasks[task].hungry;
         let mut effects = Effects::default();
-        let job = self
-            .queue
-            .settle(ticket, outcome, true, || now, &mut hungry, &mut effects);
+        let exchanged = match outcome {
+            Outcome::Done => {
+                let queue = &mut self.queue;
+                queue.exchange(ticket, || now, &mut hungry, &mut effects)
+            }
+            _ => None,
+        };
+        let job = exchanged.or_else(|| {
+            let queue = &mut self.queue;
+            queue.settle(ticket, outcome, true, || now, &mut hungry, &mut effects)
+        });
         assert_eq!(hungry, job.is_some());
         self.tasks[task].hungry = hungry;
         self.claimed(task, job);
@@ -544,16 +554,12 @@ impl Bench {
         }
         let nth = index % self.held.len();
         let (seq, held) = self.held.iter_mut().nth(nth).expect("in range");
-        let (index, _) = self
-            .queue
-            .nodes
-            .iter()
+        let mut nodes = self.queue.nodes.iter();
+        // One that has no key has no place before it starts.
+        let index = nodes
             .find(|(_, node)| node.seq == *seq)
-            .expect("the queue holds it");
-        let ticket = Ticket {
-            seq: *seq,
-            index: index as u32,
-        };
+            .map_or(u32::MAX, |(index, _)| index as u32);
+        let ticket = Ticket { seq: *seq, index };
         let now = self.now;
         let answer = self.queue.extend(ticket, ms(by), || now);
         let expected = match &mut held.place {
@@ -688,7 +694,7 @@ impl Bench {
         deadlines.min()
     }
 
-    fn room(&self) -> Option<usize> {
+    fn room(&self, scarce: bool) -> Option<usize> {
         if self.phase != Phase::Open {
             return None;
         }
@@ -699,7 +705,7 @@ impl Bench {
         let room = (slots + self.setup.prefetch)
             .saturating_sub(self.ready())
             .min(self.setup.max_waiting.saturating_sub(self.waiting()));
-        let enough = self.ready() == 0 || room >= self.setup.prefetch / 2;
+        let enough = scarce || self.ready() == 0 || room >= self.setup.prefetch / 2;
         (room > 0 && enough && !self.choked).then_some(room)
     }
 
@@ -723,7 +729,10 @@ impl Bench {
         assert_eq!(queue.startable(), self.startable());
         assert_eq!(queue.phase, self.phase);
         assert_eq!(queue.next_deadline(), self.next_deadline());
-        assert_eq!(queue.room().map(NonZeroUsize::get), self.room());
+        for scarce in [false, true] {
+            let room = queue.room(scarce).map(NonZeroUsize::get);
+            assert_eq!(room, self.room(scarce));
+        }
         // Every update is settled once.
         assert_eq!(queue.counters, self.expected);
         let settled = queue.counters.settled();

@@ -109,13 +109,9 @@ impl<U: Send + Sync + 'static> Sink<U> {
                 let mut waits_for = predecessors.remove(&index).unwrap_or_default();
                 waits_for.sort_unstable();
                 waits_for.dedup();
-                let ticket = Ticket {
-                    seq: node.seq,
-                    index,
-                };
                 InFlight {
                     id: node.seq,
-                    update: node.share.clone().deliver(node.attempt, ticket),
+                    update: node.deliver(index),
                     progress: node.progress(),
                     age: now.saturating_duration_since(node.arrived),
                     attempt: node.attempt,
@@ -124,6 +120,22 @@ impl<U: Send + Sync + 'static> Sink<U> {
                 }
             })
             .collect();
+        held.extend(queue.ready.each_fresh().map(|fresh| InFlight {
+            id: fresh.seq,
+            // Where it will be is not known yet, so this is not told of its deadline.
+            update: fresh.share.deliver(
+                NonZeroU32::MIN,
+                Ticket {
+                    seq: fresh.seq,
+                    ..Ticket::NONE
+                },
+            ),
+            progress: Progress::Ready,
+            age: now.saturating_duration_since(fresh.arrived),
+            attempt: NonZeroU32::MIN,
+            keys: Vec::new(),
+            waits_for: Vec::new(),
+        }));
         drop(queue);
         held.sort_unstable_by_key(|held| held.id);
         // Keys come from code of the user, so they are named outside of the lock.
@@ -220,7 +232,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
             waiting: queue.waiting,
             detached: queue.detached,
             startable: queue.startable(),
-            full: queue.room().is_none(),
+            full: queue.room(false).is_none(),
         }
     }
 

@@ -9,8 +9,9 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
+    ptr,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
 };
 
 use super::{
@@ -22,13 +23,14 @@ use super::{
 use crate::{
     BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
     panics::{discard, guarded},
+    sync::atomic::Ordering,
     ticket::Ticket,
     trace::error,
 };
 
 /// How many updates a task starts before it lets others have the thread. A handler that never
 /// waits would else keep it under a steady feed.
-const BUDGET: u32 = 32;
+const BUDGET: u8 = 32;
 
 /// Runs handlers for as long as there is something to start.
 ///
@@ -63,8 +65,29 @@ pub(super) struct Duty<U: Send + Sync + 'static> {
     current: Option<Ticket>,
     /// What the policy made of the current update.
     decided: Option<Box<Outcome>>,
-    budget: u32,
+    /// Whom to wake, as the queue knows it.
+    known: WakerId,
+    /// The last cancellation, of any update, of which the queue was asked whether it is this one's.
+    seen: u32,
+    budget: u8,
     hungry: bool,
+}
+
+/// Names a waker without owning it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct WakerId {
+    data: usize,
+    vtable: usize,
+}
+
+impl WakerId {
+    /// Two that are equal wake the same task, see [`Waker::will_wake`], while either is alive.
+    fn of(waker: &Waker) -> Self {
+        Self {
+            data: waker.data().addr(),
+            vtable: ptr::from_ref(waker.vtable()).addr(),
+        }
+    }
 }
 
 /// How a handler ended.
@@ -88,6 +111,8 @@ impl<U: Send + Sync + 'static> Duty<U> {
             sink,
             current: None,
             decided: None,
+            known: WakerId { data: 0, vtable: 0 },
+            seen: 0,
             budget: BUDGET,
             hungry: true,
         }
@@ -112,14 +137,17 @@ impl<U: Send + Sync + 'static> Duty<U> {
         let mut next = if handler.is_some() {
             // It has waited for something, and is woken.
             let ended = match self.check(cx) {
-                Some(cancel) => cancel.into(),
-                None => match ended(guarded(|| resume(handler.as_mut(), cx))) {
+                Some(cancel) => {
+                    drop_pinned(handler.as_mut());
+                    cancel.into()
+                }
+                None => match ended(run(handler.as_mut(), |handler| resume(handler, cx))) {
                     Poll::Ready(ended) => ended,
                     Poll::Pending => return Poll::Pending,
                 },
             };
-            drop_pinned(handler.as_mut());
             match ended {
+                Ended::Outcome(Outcome::Done) => self.done(effects),
                 Ended::Outcome(outcome) => self.settle(outcome, effects),
                 Ended::Failed(cause) => return Poll::Ready(Some(cause)),
             }
@@ -134,19 +162,22 @@ impl<U: Send + Sync + 'static> Duty<U> {
                 discard(delivery);
                 return Poll::Ready(Some(*cause));
             }
-            let polled = guarded(|| {
+            let polled = run(handler.as_mut(), |mut handler| {
                 handler.set(Some(call(delivery)));
-                resume(handler.as_mut(), cx)
+                resume(handler, cx)
             });
             let ended = match ended(polled) {
                 Poll::Ready(ended) => ended,
                 Poll::Pending => match self.pend(cx, Timeout::Shared, effects) {
                     None => return Poll::Pending,
-                    Some(cancel) => cancel.into(),
+                    Some(cancel) => {
+                        drop_pinned(handler.as_mut());
+                        cancel.into()
+                    }
                 },
             };
-            drop_pinned(handler.as_mut());
             match ended {
+                Ended::Outcome(Outcome::Done) => next = self.done(effects),
                 Ended::Outcome(outcome) => next = self.settle(outcome, effects),
                 Ended::Failed(cause) => return Poll::Ready(Some(cause)),
             }
@@ -177,10 +208,33 @@ impl<U: Send + Sync + 'static> Duty<U> {
         job
     }
 
-    /// Ends the current attempt and takes the next update.
+    /// Ends the current attempt, which needs no policy, and takes the next update.
     ///
     /// `None` while the task has the duty still: it has started enough, and others may have the
     /// thread.
+    #[inline]
+    fn done(&mut self, effects: &mut Effects<U>) -> Option<Job<U>> {
+        if let Some(ticket) = self.current
+            && self.budget > 1
+        {
+            let waited = !self.hungry;
+            let mut queue = self.sink.lock();
+            let now = || self.sink.runtime.now();
+            let job = queue.exchange(ticket, now, &mut self.hungry, effects);
+            drop(queue);
+            if let Some(job) = job {
+                // A handler that has waited has let others have the thread.
+                self.budget = if waited { BUDGET } else { self.budget - 1 };
+                self.current = Some(job.delivery.ticket());
+                self.sink.carry_out(effects);
+                return Some(job);
+            }
+        }
+        self.settle(Outcome::Done, effects)
+    }
+
+    /// Ends the current attempt and takes the next update, as [`done`](Self::done).
+    #[inline(never)]
     fn settle(&mut self, outcome: Outcome, effects: &mut Effects<U>) -> Option<Job<U>> {
         let ticket = self
             .current
@@ -276,7 +330,10 @@ impl<U: Send + Sync + 'static> Duty<U> {
     ) -> Option<Cancel> {
         let ticket = self.current.expect("a driven future belongs to an update");
         let now = || self.sink.runtime.now();
+        self.known = WakerId::of(cx.waker());
         let mut queue = self.sink.lock();
+        // Under the lock: what is cancelled after this is counted after this.
+        self.seen = self.sink.cancels.load(Ordering::Acquire);
         let cancel = queue.pend(ticket, cx.waker(), timeout, now, &mut self.hungry, effects);
         drop(queue);
         self.sink.carry_out(effects);
@@ -284,12 +341,21 @@ impl<U: Send + Sync + 'static> Duty<U> {
     }
 
     /// The future is woken: whether it must be dropped instead of polled.
-    fn check(&self, cx: &Context<'_>) -> Option<Cancel> {
+    ///
+    /// Asks the queue only if anything was cancelled since it was last asked: who cancels counts, and
+    /// then wakes. So a handler may be polled many times without a lock.
+    fn check(&mut self, cx: &Context<'_>) -> Option<Cancel> {
+        let cancels = self.sink.cancels.load(Ordering::Acquire);
+        let waker = WakerId::of(cx.waker());
+        if cancels == self.seen && waker == self.known {
+            return None;
+        }
         let ticket = self.current.expect("a driven future belongs to an update");
         let mut queue = self.sink.lock();
         let (cancel, replaced) = queue.check(ticket, cx.waker());
         drop(queue);
         drop(replaced);
+        (self.seen, self.known) = (cancels, waker);
         cancel
     }
 }
@@ -299,6 +365,31 @@ enum Heard {
     Verdict(Verdict),
     Panicked(Arc<str>),
     Cancelled(Cancel),
+}
+
+/// Polls a handler, and drops it if that was its last time; a panic in its destructor is swallowed.
+fn run<F: Future>(
+    mut handler: Pin<&mut Option<F>>,
+    poll: impl FnOnce(Pin<&mut Option<F>>) -> Poll<F::Output>,
+) -> Result<Poll<F::Output>, Arc<str>> {
+    let mut output = None;
+    // Both under one guard: it costs as much as a handler that does nothing.
+    let result = guarded(|| {
+        let polled = poll(handler.as_mut());
+        let is_ready = polled.is_ready();
+        output = Some(polled);
+        if is_ready {
+            handler.set(None);
+        }
+    });
+    match (output, result) {
+        (Some(polled), _) => Ok(polled),
+        (None, Err(panic)) => {
+            drop_pinned(handler);
+            Err(panic)
+        }
+        (None, Ok(())) => unreachable!("it was polled or has panicked"),
+    }
 }
 
 fn resume<F: Future>(handler: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {

@@ -125,9 +125,18 @@ impl<S: UpdateSupplier> Source<S> {
         &mut self,
         limit: NonZeroUsize,
     ) -> Option<Result<Vec<S::Update>, SourceError>> {
+        let asked = self.runtime.now();
+        self.next_at(limit, asked).await
+    }
+
+    /// The same for one who knows what time it is.
+    pub(crate) async fn next_at(
+        &mut self,
+        limit: NonZeroUsize,
+        asked: Instant,
+    ) -> Option<Result<Vec<S::Update>, SourceError>> {
         let status = self.status.clone();
         let opened = status.open();
-        let asked = self.runtime.now();
         let mut now = asked;
         loop {
             if self.rest.is_some() {
@@ -244,7 +253,7 @@ impl<S: UpdateSupplier> Source<S> {
             return Ended::Done(());
         };
         if until > self.runtime.now() {
-            self.status.change(|status| {
+            opened.enter(|status| {
                 status.state = state;
                 status.deadline = None;
             });
@@ -277,7 +286,7 @@ impl<S: UpdateSupplier> Source<S> {
         let runtime = &self.runtime;
         // A deadline beyond what the clock can express is none.
         let limits = call_timeout.and_then(|span| Some((span, now.checked_add(span)?)));
-        self.status.change(|status| {
+        opened.enter(|status| {
             status.state = SourceState::Polling;
             status.calls += 1;
             status.call_timeout = call_timeout;

@@ -7,17 +7,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicU64, Ordering},
+};
 
 /// Shared by a source and those who look at it.
 #[derive(Clone)]
-pub(crate) struct Status(Arc<Mutex<Shared>>);
+pub(crate) struct Status(Arc<Shared>);
 
 struct Shared {
+    /// Counts how often the source was closed by hand. Changes under the lock.
+    closes: AtomicU64,
+    state: Mutex<State>,
+}
+
+struct State {
     snapshot: SourceSnapshot,
     active: bool,
-    /// Counts how often the source was closed by hand.
-    closes: u64,
     /// Of the one call of `next` that may be under way.
     waker: Option<Waker>,
 }
@@ -64,10 +71,10 @@ impl SourceHandle {
     /// for updates, nothing happens but that the source is inactive.
     pub fn close(&self) {
         let waker = {
-            let mut shared = self.0.lock();
-            shared.active = false;
-            shared.closes += 1;
-            shared.waker.take()
+            let mut state = self.0.lock();
+            state.active = false;
+            self.0.0.closes.fetch_add(1, Ordering::AcqRel);
+            state.waker.take()
         };
         if let Some(waker) = waker {
             waker.wake();
@@ -92,20 +99,23 @@ impl fmt::Debug for SourceHandle {
 
 impl Status {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Shared {
-            snapshot: SourceSnapshot {
-                state: SourceState::Idle,
-                calls: 0,
-                failures: 0,
-                deadline: None,
-                call_timeout: None,
-                completed: None,
-                failing: false,
-            },
-            active: false,
-            closes: 0,
-            waker: None,
-        })))
+        let snapshot = SourceSnapshot {
+            state: SourceState::Idle,
+            calls: 0,
+            failures: 0,
+            deadline: None,
+            call_timeout: None,
+            completed: None,
+            failing: false,
+        };
+        Self(Arc::new(Shared {
+            closes: AtomicU64::new(0),
+            state: Mutex::new(State {
+                snapshot,
+                active: false,
+                waker: None,
+            }),
+        }))
     }
 
     pub(crate) fn snapshot(&self) -> SourceSnapshot {
@@ -118,21 +128,23 @@ impl Status {
 
     /// Opens the source for one call of `next`.
     pub(super) fn open(&self) -> Opened<'_> {
-        let mut shared = self.lock();
-        shared.active = true;
         Opened {
             status: self,
-            closes: shared.closes,
+            closes: self.closes(),
             answered: None,
         }
+    }
+
+    fn closes(&self) -> u64 {
+        self.0.closes.load(Ordering::Acquire)
     }
 
     pub(super) fn deactivate(&self) {
         self.lock().active = false;
     }
 
-    fn lock(&self) -> MutexGuard<'_, Shared> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -156,13 +168,23 @@ impl Opened<'_> {
         self.answered = Some(now);
     }
 
+    /// Notes what is under way.
+    pub(super) fn enter(&self, change: impl FnOnce(&mut SourceSnapshot)) {
+        let mut state = self.status.lock();
+        // It may have been closed since.
+        if self.status.closes() == self.closes {
+            state.active = true;
+        }
+        change(&mut state.snapshot);
+    }
+
     /// Ready when the source is closed by hand.
     pub(super) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut shared = self.status.lock();
-        if shared.closes != self.closes {
+        let mut state = self.status.lock();
+        if self.status.closes() != self.closes {
             return Poll::Ready(());
         }
-        match &mut shared.waker {
+        match &mut state.waker {
             Some(waker) => waker.clone_from(cx.waker()),
             empty => *empty = Some(cx.waker().clone()),
         }
@@ -173,14 +195,14 @@ impl Opened<'_> {
 impl Drop for Opened<'_> {
     fn drop(&mut self) {
         let waker = {
-            let mut shared = self.status.lock();
-            shared.snapshot.state = SourceState::Idle;
-            shared.snapshot.deadline = None;
+            let mut state = self.status.lock();
+            state.snapshot.state = SourceState::Idle;
+            state.snapshot.deadline = None;
             if self.answered.is_some() {
-                shared.snapshot.completed = self.answered;
-                shared.snapshot.failing = false;
+                state.snapshot.completed = self.answered;
+                state.snapshot.failing = false;
             }
-            shared.waker.take()
+            state.waker.take()
         };
         drop(waker);
     }
