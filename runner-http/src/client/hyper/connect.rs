@@ -1,20 +1,19 @@
 //! From a URL to a connection that speaks HTTP.
 
 use std::{
-    future::{Future, poll_fn},
     io,
     net::{SocketAddr, TcpStream, ToSocketAddrs},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use futures::{
     channel::oneshot,
     io::{AsyncRead, AsyncWrite},
@@ -29,7 +28,7 @@ use hyper::{
     rt::{Read, ReadBufCursor, Write},
 };
 
-use super::exchange::Link;
+use super::{deadline::Deadline, exchange::Link};
 use crate::client::{HttpError, HttpErrorKind, Limits, target::Target};
 
 /// Opens connections.
@@ -68,9 +67,12 @@ impl Connector {
     ) -> Result<Link, HttpError> {
         let timeout = || HttpError::new(HttpErrorKind::ConnectTimeout);
         let limit = limits.connect;
-        let addresses = within(limit, resolve(target)).await.ok_or_else(timeout)?;
+        let mut deadline = Deadline::default();
+        let addresses = deadline.within(limit, resolve(target)).await;
+        let addresses = addresses.ok_or_else(timeout)?;
         let addresses = addresses.map_err(|e| target.explain(HttpErrorKind::Connect, e))?;
-        let stream = within(limit, open(addresses)).await.ok_or_else(timeout)?;
+        let stream = deadline.within(limit, open(addresses)).await;
+        let stream = stream.ok_or_else(timeout)?;
         let stream =
             stream.map_err(|error| HttpError::new(HttpErrorKind::Connect).with_source(error))?;
         // Requests are small and answered one by one; a failure only costs time.
@@ -79,7 +81,8 @@ impl Connector {
         let stream: Box<dyn Stream> = if target.is_secure() {
             let name = ServerName::try_from(target.host().to_owned())
                 .map_err(|_| HttpError::new(HttpErrorKind::InvalidUrl))?;
-            let handshake = within(limit, self.tls.connect(name, stream)).await;
+            let handshake = self.tls.connect(name, stream);
+            let handshake = deadline.within(limit, handshake).await;
             Box::new(handshake.ok_or_else(timeout)?.map_err(|error| {
                 let kind = match error.kind() {
                     io::ErrorKind::InvalidData => HttpErrorKind::Tls,
@@ -101,23 +104,6 @@ impl Connector {
             .map_err(|error| target.explain(HttpErrorKind::Closed, error))?;
         Ok(Link::new(sender, connection, received))
     }
-}
-
-/// The output of `future`, or None if it took longer than `limit`.
-pub(super) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    let deadline = Instant::now().checked_add(limit);
-    let mut future = pin!(future);
-    let mut timer = None;
-    poll_fn(|cx| {
-        if let Poll::Ready(output) = future.as_mut().poll(cx) {
-            return Poll::Ready(Some(output));
-        }
-        // Only what waits pays for a timer: setting one wakes the thread of async-io. There is none
-        // if the deadline is too far away to be told.
-        let timer = timer.get_or_insert_with(|| deadline.map_or_else(Timer::never, Timer::at));
-        Pin::new(timer).poll(cx).map(|_| None)
-    })
-    .await
 }
 
 /// Looks the name up on a thread of its own: there is no portable way that does not block.
@@ -150,7 +136,8 @@ async fn open(addresses: Vec<SocketAddr>) -> io::Result<Async<TcpStream>> {
         let outcome = if left == 0 {
             connect.await
         } else {
-            within(PATIENCE, connect)
+            Deadline::default()
+                .within(PATIENCE, connect)
                 .await
                 .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
         };

@@ -21,10 +21,7 @@ use hyper::{
     header,
 };
 
-use super::{
-    connect::{Io, within},
-    gunzip::Gunzip,
-};
+use super::{connect::Io, deadline::Deadline, gunzip::Gunzip};
 use crate::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, Limits, target::Target};
 
 /// One connection. Dropping it closes it.
@@ -33,10 +30,11 @@ pub(super) struct Link {
     /// None once it has ended, because it must not be polled again.
     connection: Option<Connection<Io, Full<Bytes>>>,
     received: Arc<AtomicUsize>,
+    deadline: Deadline,
 }
 
 impl Link {
-    pub(super) const fn new(
+    pub(super) fn new(
         sender: SendRequest<Full<Bytes>>,
         connection: Connection<Io, Full<Bytes>>,
         received: Arc<AtomicUsize>,
@@ -45,7 +43,14 @@ impl Link {
             sender,
             connection: Some(connection),
             received,
+            deadline: Deadline::default(),
         }
+    }
+
+    /// To be called after a call: the next one comes from another task. Polls come from the same, so
+    /// their timer may stay.
+    pub(super) fn rest(&mut self) {
+        self.deadline.clear();
     }
 
     /// Whether it can carry another request, as far as this side knows.
@@ -74,8 +79,8 @@ impl Link {
             let _ = self.sender.ready().await;
             self.sender.try_send_request(request).await
         });
-        let response = within(limits.answer, answer)
-            .await
+        let response = self.deadline.within(limits.answer, answer).await;
+        let response = response
             .ok_or_else(|| Failure::new(HttpErrorKind::AnswerTimeout))?
             .map_err(|failed| Failure {
                 error: explain(target, failed.error()),
@@ -89,9 +94,8 @@ impl Link {
             &mut self.connection,
             read(target, limits, response.headers(), body),
         );
-        let body = within(limits.body, body)
-            .await
-            .ok_or_else(|| Failure::new(HttpErrorKind::BodyTimeout))??;
+        let body = self.deadline.within(limits.body, body).await;
+        let body = body.ok_or_else(|| Failure::new(HttpErrorKind::BodyTimeout))??;
         let mut answer = HttpResponse::new(response.status().as_u16(), body);
         answer.retry_after = response
             .headers()

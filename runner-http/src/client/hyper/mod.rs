@@ -1,6 +1,7 @@
 //! The async client: the same code inside every runtime, on sockets and timers of async-io.
 
 mod connect;
+mod deadline;
 mod exchange;
 mod gunzip;
 
@@ -138,6 +139,9 @@ impl Shared {
         let response = outcome.map_err(Failure::into_error)?;
         // Not if the server wants it closed, or sent more than it said.
         if link.is_usable().await {
+            if request.lane == Lane::Call {
+                link.rest();
+            }
             self.keep(request.lane, target.origin, link);
         }
         Ok(response)
