@@ -8,6 +8,8 @@ mod hyper;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod options;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
+mod spare;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
 mod target;
 #[cfg(feature = "ureq")]
 mod ureq;
@@ -201,13 +203,4 @@ impl Error for HttpError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|source| source as _)
     }
-}
-
-/// How many bytes to reserve for a body of which the head says that it has this length.
-///
-/// It may be wrong, so no more is reserved than a hundred updates have.
-#[cfg(any(feature = "hyper", feature = "ureq"))]
-fn reserve(length: u64) -> usize {
-    const MAX: u64 = 256 << 10;
-    length.min(MAX) as usize
 }

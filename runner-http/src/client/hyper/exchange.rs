@@ -22,7 +22,9 @@ use hyper::{
 };
 
 use super::{connect::Io, deadline::Deadline, gunzip::Gunzip};
-use crate::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, Limits, target::Target};
+use crate::client::{
+    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits, spare::Spare, target::Target,
+};
 
 /// One connection. Dropping it closes it.
 pub(super) struct Link {
@@ -31,6 +33,7 @@ pub(super) struct Link {
     connection: Option<Connection<Io, Full<Bytes>>>,
     received: Arc<AtomicUsize>,
     deadline: Deadline,
+    spare: Spare,
 }
 
 impl Link {
@@ -44,6 +47,7 @@ impl Link {
             connection: Some(connection),
             received,
             deadline: Deadline::default(),
+            spare: Spare::default(),
         }
     }
 
@@ -71,6 +75,7 @@ impl Link {
     ) -> Result<HttpResponse, Failure> {
         let before = self.received.load(Ordering::Relaxed);
         let limits = &request.limits;
+        let lane = request.lane;
         let request = prepare(target, request, user_agent)?;
         let received = Arc::clone(&self.received);
 
@@ -92,10 +97,13 @@ impl Link {
 
         let body = drive(
             &mut self.connection,
-            read(target, limits, response.headers(), body),
+            read(target, limits, &mut self.spare, response.headers(), body),
         );
         let body = self.deadline.within(limits.body, body).await;
         let body = body.ok_or_else(|| Failure::new(HttpErrorKind::BodyTimeout))??;
+        if lane == Lane::Poll {
+            self.spare.keep(&body);
+        }
         let mut answer = HttpResponse::new(response.status().as_u16(), body);
         answer.retry_after = response
             .headers()
@@ -151,14 +159,15 @@ fn prepare(
 async fn read(
     target: &Target,
     limits: &Limits,
+    spare: &mut Spare,
     headers: &HeaderMap,
     mut body: Incoming,
 ) -> Result<Bytes, Failure> {
     let is_gzip = headers
         .get(header::CONTENT_ENCODING)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"));
-    let length = body.size_hint().lower();
-    let mut content = Gunzip::new(is_gzip, length, limits.max_body);
+    let room = spare.take(body.size_hint().lower());
+    let mut content = Gunzip::new(is_gzip, room, limits.max_body);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::from(explain(target, &error)))?;
         // Trailers mean nothing here.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
 
-use crate::client::{HttpError, HttpErrorKind, reserve};
+use crate::client::{HttpError, HttpErrorKind};
 
 /// Collects a body.
 pub(super) enum Gunzip {
@@ -14,11 +14,10 @@ pub(super) enum Gunzip {
 }
 
 impl Gunzip {
-    /// `length` is what the head says of the body as it is sent. `limit` is in bytes, after
-    /// decompression.
-    pub(super) fn new(is_gzip: bool, length: u64, limit: usize) -> Self {
+    /// Collects in `bytes`, which is empty. `limit` is how many there may be, after decompression.
+    pub(super) fn new(is_gzip: bool, bytes: Vec<u8>, limit: usize) -> Self {
         let content = Bounded {
-            bytes: Vec::with_capacity(reserve(length)),
+            bytes,
             limit,
             is_exceeded: false,
         };

@@ -32,7 +32,8 @@ use super::{
 /// Cloning is cheap, and clones share connections. Each lane keeps its own: up to 32 at rest, which
 /// are not used again after 15 s. One more that is needed is opened, and closed after use if 32 rest
 /// already. The number of calls at a time is not bounded here: the sink bounds the handlers that make
-/// them. A connection has about 20 KB of buffers, and up to 400 KB after large answers.
+/// them. A connection has about 20 KB of buffers, and up to 400 KB after large answers; one for polls
+/// also keeps the memory of its last two large answers, at most 512 KB.
 ///
 /// Proxies named by environment variables are not used, and cookies are not kept.
 ///

@@ -17,7 +17,8 @@ use super::veil::{Veil, VeilConnector};
 use crate::{
     Limits,
     client::{
-        ClientOptions, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, reserve,
+        ClientOptions, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane,
+        spare::Spare,
         target::{Target, header_text},
     },
 };
@@ -70,6 +71,7 @@ pub(super) struct Exchanger {
     veil: Veil,
     /// Where the last exchange went, and when it ended, if its connection was kept.
     kept: Option<(String, Instant)>,
+    spare: Spare,
 }
 
 impl Exchanger {
@@ -92,6 +94,7 @@ impl Exchanger {
             ),
             veil,
             kept: None,
+            spare: Spare::default(),
         }
     }
 
@@ -124,12 +127,15 @@ impl Exchanger {
         if keeps {
             self.kept = Some((target.origin, Instant::now()));
         }
+        if request.lane == Lane::Poll {
+            self.spare.keep(&response.body);
+        }
         Ok(response)
     }
 
     /// Returns whether the connection may be used again, too.
     fn exchange(
-        &self,
+        &mut self,
         uri: &Uri,
         shape: Shape,
         body: &[u8],
@@ -151,7 +157,7 @@ impl Exchanger {
         let response = self.agent.run(request).map_err(before_head)?;
 
         let (head, body) = response.into_parts();
-        let mut content = Vec::with_capacity(reserve(body.content_length().unwrap_or(0)));
+        let mut content = self.spare.take(body.content_length().unwrap_or(0));
         body.into_with_config()
             .limit(u64::try_from(shape.limits.max_body).unwrap_or(u64::MAX))
             .reader()
