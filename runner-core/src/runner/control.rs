@@ -12,7 +12,7 @@ use super::report::{Report, RunError};
 use crate::{
     Runtime,
     panics::discard,
-    sink::{Gauges, Sink, WaiterId, Waiters},
+    sink::{Gauges, Sink, WaiterId, Waiters, Wakers},
     source::Status,
     sync::{
         Mutex, MutexGuard,
@@ -128,16 +128,14 @@ impl<U: Send + Sync + 'static> Control<U> {
 
     /// Changes the state and wakes everyone who waits for a change.
     pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State<U>) -> T) -> T {
-        let mut wakers = Vec::new();
+        let mut wakers = Wakers::default();
         let mut state = self.lock();
         let result = change(&mut state);
         let interrupted = state.stop.is_some() || state.paused;
         self.interrupted.store(interrupted, Ordering::Release);
         state.waiters.take(|()| true, &mut wakers);
         drop(state);
-        for waker in wakers {
-            waker.wake();
-        }
+        wakers.wake();
         result
     }
 

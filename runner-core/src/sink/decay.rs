@@ -8,8 +8,9 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    effects::Effects,
     node::{Cancel, Clock, NONE, State},
-    queue::{Effects, Queue, Timeout},
+    queue::{Queue, Timeout},
 };
 use crate::{ticket::Ticket, trace::warn};
 
@@ -49,7 +50,7 @@ impl<U> Queue<U> {
                 self.retry_now(ticket);
             }
         }
-        effects.recruits = self.recruit();
+        effects.recruits = self.recruit(&mut effects.wakers);
         self.wake_satisfied(&mut effects.wakers);
         effects
     }
@@ -216,7 +217,9 @@ impl<U> Queue<U> {
             _ => {
                 node.cancel = Some(Cancel::Timeout);
                 effects.cancels = true;
-                effects.wakers.extend(node.waker.take());
+                if let Some(waker) = node.waker.take() {
+                    effects.wakers.push(waker);
+                }
             }
         }
     }

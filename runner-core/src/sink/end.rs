@@ -1,10 +1,14 @@
 //! How the queue comes to its end: gracefully, at a limit, by itself, or with its runtime.
 
+use std::task::Waker;
+
 use super::{
+    effects::Effects,
     node::{Cancel, State},
     order::{Chain, KeyOrder},
     outcome::{Ending, Fault, Unsettled},
-    queue::{Alarm, Effects, Phase, Queue},
+    parked::Call,
+    queue::{Alarm, Phase, Queue},
     ready::{Fresh, Ready},
 };
 use crate::ticket::Ticket;
@@ -28,7 +32,8 @@ impl<U> Queue<U> {
                 self.nodes[ticket.index as usize].last_chance = true;
                 self.retry_now(ticket);
             }
-            effects.recruits = self.recruit();
+            self.parked.send_away(&mut effects.wakers);
+            effects.recruits = self.recruit(&mut effects.wakers);
         }
         self.wake_satisfied(&mut effects.wakers);
         effects
@@ -38,13 +43,16 @@ impl<U> Queue<U> {
     pub(crate) fn abandon(&mut self) -> Effects<U> {
         let mut effects = Effects::default();
         self.abandon_unstarted();
+        self.parked.send_away(&mut effects.wakers);
         self.phase = Phase::Closed;
         // A time-out from now on would only turn the end into a question to the policy.
         self.stop_all_clocks();
         for (_, node) in &mut self.nodes {
             node.cancel = Some(Cancel::Abandon);
             effects.cancels = true;
-            effects.wakers.extend(node.waker.take());
+            if let Some(waker) = node.waker.take() {
+                effects.wakers.push(waker);
+            }
         }
         self.wake_satisfied(&mut effects.wakers);
         effects
@@ -84,10 +92,23 @@ impl<U> Queue<U> {
                 _ => self.running -= 1,
             }
             let arrived = self.nodes[ticket.index as usize].arrived;
-            self.release(ticket, Ending::Abandoned, || arrived, &mut effects);
+            self.release(ticket, Ending::Abandoned, 1, || arrived, &mut effects);
         }
         self.wake_satisfied(&mut effects.wakers);
         effects
+    }
+
+    /// A task was dropped that had nothing to do: unless it was to end, its runtime is gone.
+    ///
+    /// Its waker is returned to be dropped outside of the lock.
+    pub(crate) fn parked_lost(&mut self, place: u64) -> (Effects<U>, Option<Waker>) {
+        let (call, waker) = self.parked.leave(place);
+        let effects = match call {
+            Call::End => Effects::default(),
+            Call::Start => self.worker_lost(None, true),
+            Call::Wait => self.worker_lost(None, false),
+        };
+        (effects, waker)
     }
 
     /// Nothing starts any more. The first reason counts; a later one is put into the effects.
@@ -101,6 +122,7 @@ impl<U> Queue<U> {
         if matches!(self.phase, Phase::Open | Phase::Stopping) {
             self.phase = Phase::Halted;
             self.abandon_unstarted();
+            self.parked.send_away(&mut effects.wakers);
         }
         self.alarms
             .take(|alarm| matches!(alarm, Alarm::Fault), &mut effects.wakers);

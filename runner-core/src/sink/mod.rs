@@ -4,12 +4,14 @@
 //! held across an await, a call of user code, a spawn or a wake-up.
 
 mod decay;
+mod effects;
 mod end;
 mod latency;
 mod node;
 mod options;
 mod order;
 mod outcome;
+mod parked;
 mod queue;
 #[cfg(test)]
 mod queue_model;
@@ -27,22 +29,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::{
-    latency::LatencySummary,
-    options::{OnTimeout, SinkOptions},
-    outcome::Counters,
-    snapshot::{InFlight, Progress},
+use self::{
+    effects::Effects,
+    order::KeyHasher,
+    queue::{Alarm, Arrival, Interest, Queue},
+    worker::Duty,
 };
 pub(crate) use self::{
+    effects::Wakers,
     options::MAX_BATCH,
     outcome::{Fault, Unsettled},
     snapshot::Gauges,
     waiters::{WaiterId, Waiters},
 };
-use self::{
-    order::KeyHasher,
-    queue::{Alarm, Arrival, Effects, Interest, Queue},
-    worker::Duty,
+pub use self::{
+    latency::LatencySummary,
+    options::{OnTimeout, SinkOptions},
+    outcome::Counters,
+    snapshot::{InFlight, Progress},
 };
 use crate::{
     BoxFuture, Cause, Failure, Key, Runtime, UpdateConsumer, Verdict,
@@ -119,6 +123,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
         arrived: Instant,
         scarce: bool,
     ) -> Option<(NonZeroUsize, Instant)> {
+        let mut wakers = Wakers::default();
         let (recruits, room) = match &self.keys {
             // Takes no time.
             None => {
@@ -126,10 +131,11 @@ impl<U: Send + Sync + 'static> Sink<U> {
                 Chunk::split(batch, &self.control, |chunk, count| {
                     queue.arrive_free(chunk, count, arrived);
                 });
-                (queue.recruit(), queue.room(scarce))
+                (queue.recruit(&mut wakers), queue.room(scarce))
             }
-            Some(keys) => self.add_in_order(batch, &**keys, arrived, scarce),
+            Some(keys) => self.add_in_order(batch, &**keys, arrived, scarce, &mut wakers),
         };
+        wakers.wake();
         self.spawn(recruits);
         let now = || match &self.keys {
             None => arrived,
@@ -144,6 +150,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
         keys: &KeysOf<U>,
         arrived: Instant,
         scarce: bool,
+        wakers: &mut Wakers,
     ) -> (usize, Option<NonZeroUsize>) {
         // Keys come from code of the user, so they are all known before the lock is taken.
         let keyed = self.hash_keys(&batch, keys);
@@ -156,7 +163,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
                 place += 1;
             }
         });
-        (queue.recruit(), queue.room(scarce))
+        (queue.recruit(wakers), queue.room(scarce))
     }
 
     /// How many updates to fetch, once there is enough room.
@@ -302,9 +309,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
         if std::mem::take(&mut effects.cancels) {
             self.cancels.fetch_add(1, Ordering::Release);
         }
-        for waker in effects.wakers.drain(..) {
-            waker.wake();
-        }
+        effects.wakers.wake();
         self.spawn(std::mem::take(&mut effects.recruits));
         if let Some(fault) = effects.fault.take() {
             discard(fault);

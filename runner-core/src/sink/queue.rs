@@ -26,11 +26,13 @@ use slab::Slab;
 
 use super::{
     decay::far_future,
+    effects::{Effects, Wakers},
     latency::Latencies,
     node::{Cancel, NONE, Node, State},
     options::{MAX_BATCH, Mode, OnTimeout, SinkOptions},
     order::{Chain, KeyOrder, SPARE},
     outcome::{Counters, Ending, Fault, Outcome, Unsettled},
+    parked::{Call, Parked},
     ready::{Fresh, Next, Ready},
     waiters::Waiters,
 };
@@ -67,6 +69,8 @@ pub(crate) struct Queue<U> {
     pub(super) idle: usize,
     /// Tasks that are about to look for an update, and whose duty another task has taken on.
     pub(super) surplus: usize,
+    /// Tasks that have nothing to do.
+    pub(super) parked: Parked,
     pub(super) counters: Counters,
     /// Attempts that were started.
     pub(super) claims: u64,
@@ -134,43 +138,6 @@ pub(crate) struct Job<U> {
     pub(crate) preset: Option<Box<Cause>>,
 }
 
-/// What must be done outside of the lock.
-#[must_use]
-pub(crate) struct Effects<U> {
-    /// Tasks to start; the duty is theirs already.
-    pub(crate) recruits: usize,
-    pub(crate) wakers: Vec<Waker>,
-    /// Whether something was cancelled, which has to be known before it is woken.
-    pub(crate) cancels: bool,
-    /// Dropping an update runs code of the user.
-    pub(crate) garbage: Option<Share<U>>,
-    /// So does dropping an error.
-    pub(crate) fault: Option<Fault>,
-    /// And dropping a waker may run code of the runtime.
-    pub(crate) stale: Option<Waker>,
-}
-
-impl<U> Effects<U> {
-    /// Whether there is nothing to do but to drop an update and a waker, as mostly.
-    #[inline]
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.recruits == 0 && self.wakers.is_empty() && !self.cancels && self.fault.is_none()
-    }
-}
-
-impl<U> Default for Effects<U> {
-    fn default() -> Self {
-        Self {
-            recruits: 0,
-            wakers: Vec::new(),
-            cancels: false,
-            garbage: None,
-            fault: None,
-            stale: None,
-        }
-    }
-}
-
 /// The keys of one arriving update, hashed, or why it cannot be handled.
 pub(crate) enum Arrival<'a> {
     Keys(&'a [u64]),
@@ -216,6 +183,7 @@ impl<U> Queue<U> {
             hungry: 0,
             idle: 0,
             surplus: 0,
+            parked: Parked::new(),
             counters: Counters::default(),
             claims: 0,
             latencies: Latencies::new(),
@@ -290,21 +258,47 @@ impl<U> Queue<U> {
         });
     }
 
-    /// Gives the duty to start updates to as many new tasks as can use it, and counts them.
+    /// Gives the duty to start updates to as many more tasks as can use it.
+    ///
+    /// Returns how many to spawn; the others are parked and have to be woken.
     #[inline]
-    pub(crate) fn recruit(&mut self) -> usize {
+    pub(crate) fn recruit(&mut self, wakers: &mut Wakers) -> usize {
         let free = self.limits.workers.saturating_sub(self.hungry);
-        if free == 0 {
-            return 0;
-        }
         // Those that are on their way take one each.
-        let recruits = self.startable().saturating_sub(self.idle).min(free);
-        self.hungry += recruits;
-        self.idle += recruits;
+        let wanted = self.startable().saturating_sub(self.idle).min(free);
+        match wanted {
+            0 => 0,
+            wanted => self.recruit_some(wanted, wakers),
+        }
+    }
+
+    fn recruit_some(&mut self, wanted: usize, wakers: &mut Wakers) -> usize {
+        self.hungry += wanted;
+        self.idle += wanted;
         // Some are on their way and had lost the duty: they have it again.
-        let returned = recruits.min(self.surplus);
+        let returned = wanted.min(self.surplus);
         self.surplus -= returned;
-        recruits - returned
+        let mut left = wanted - returned;
+        while left > 0
+            && let Some(waker) = self.parked.call()
+        {
+            wakers.push(waker);
+            left -= 1;
+        }
+        left
+    }
+
+    /// Keeps a task that has nothing to do and no duty, instead of its end. `None` if it is to end.
+    pub(crate) fn park(&mut self, waker: &Waker) -> Option<u64> {
+        match self.phase {
+            Phase::Open => self.parked.enter(waker),
+            Phase::Stopping | Phase::Halted | Phase::Closed => None,
+        }
+    }
+
+    /// What a parked task is to do. A replaced waker is returned to be dropped outside of the lock.
+    pub(crate) fn ask(&mut self, place: u64, waker: &Waker) -> (Call, Option<Waker>) {
+        self.parked.ask(place, waker)
     }
 
     /// Takes the next update that may start, for a task that looks for one and has none; else takes
@@ -400,26 +394,32 @@ impl<U> Queue<U> {
         })
     }
 
-    /// Stops the clock of a handler that waited and is followed by another one. Returns one in how many
-    /// of its kind to measure.
+    /// Stops the clock of a handler. Returns one in how many of its kind to measure.
     fn wait_ended(&mut self, index: u32) -> u64 {
-        let node = &self.nodes[index as usize];
-        // Others have begun to wait meanwhile, and at most so little later: there are too many of
-        // this kind to read the clock for each.
-        let weight = match (node.deadline, self.newest) {
-            (Some(own), newest) if newest != NONE && newest != index => {
-                let newest = self.nodes[newest as usize].deadline;
-                let apart = newest.map(|newest| newest.saturating_duration_since(own));
-                match apart {
-                    Some(apart) if apart < BRIEF => SAMPLE,
-                    _ => 1,
-                }
-            }
-            _ => 1,
+        let node = &mut self.nodes[index as usize];
+        if !std::mem::take(&mut node.pended) {
+            // Its first attempt may have waited, and its clock may have been set by hand.
+            let weight = if node.attempt > NonZeroU32::MIN {
+                1
+            } else {
+                SAMPLE
+            };
+            self.stop_clock(index);
+            return weight;
+        }
+        let (own, newest) = (node.deadline, self.newest);
+        let follower = match newest {
+            NONE => None,
+            newest if newest == index => None,
+            newest => self.nodes[newest as usize].deadline,
         };
         self.stop_clock(index);
-        self.nodes[index as usize].pended = false;
-        weight
+        match (own, follower) {
+            (Some(own), Some(follower)) if follower.saturating_duration_since(own) < BRIEF => {
+                SAMPLE
+            }
+            _ => 1,
+        }
     }
 
     /// The handler waits for something: start its clock, and pass the duty on if it has it.
@@ -454,7 +454,7 @@ impl<U> Queue<U> {
         }
         if std::mem::take(hungry) {
             self.hungry -= 1;
-            effects.recruits = self.recruit();
+            effects.recruits = self.recruit(&mut effects.wakers);
         }
         None
     }
@@ -492,8 +492,9 @@ impl<U> Queue<U> {
     /// Ends one attempt and, if `claim`, takes the next update if the task has the duty or may take
     /// it on.
     ///
-    /// The only place where an update that was started leaves the queue.
-    #[inline]
+    /// The only place where an update that was started leaves the queue, but for
+    /// [`exchange`](Self::exchange).
+    #[inline(never)]
     pub(crate) fn settle(
         &mut self,
         ticket: Ticket,
@@ -503,7 +504,7 @@ impl<U> Queue<U> {
         hungry: &mut bool,
         effects: &mut Effects<U>,
     ) -> Option<Job<U>> {
-        self.stop_clock(ticket.index);
+        let weight = self.wait_ended(ticket.index);
         match self.nodes[ticket.index as usize].state {
             State::Detached => self.detached -= 1,
             _ => self.running -= 1,
@@ -515,17 +516,21 @@ impl<U> Queue<U> {
             }
             // It had its one attempt after the stop, and has failed.
             Outcome::Retry { .. } if self.phase == Phase::Stopping => {
-                self.release(ticket, Ending::Failed, now, effects);
+                self.release(ticket, Ending::Failed, weight, now, effects);
             }
             // Nobody has given it up.
-            Outcome::Retry { .. } => self.release(ticket, Ending::Abandoned, now, effects),
-            Outcome::Done => self.release(ticket, Ending::Finished, now, effects),
-            Outcome::GivenUp(ending) => self.release(ticket, ending, now, effects),
-            Outcome::Abandoned => self.release(ticket, Ending::Abandoned, now, effects),
+            Outcome::Retry { .. } => {
+                self.release(ticket, Ending::Abandoned, weight, now, effects);
+            }
+            Outcome::Done => self.release(ticket, Ending::Finished, weight, now, effects),
+            Outcome::GivenUp(ending) => self.release(ticket, ending, weight, now, effects),
+            Outcome::Abandoned => {
+                self.release(ticket, Ending::Abandoned, weight, now, effects);
+            }
             Outcome::Stop { cause } => {
                 // Its successors must not overtake it: it comes first when the run is repeated.
                 self.halt(Fault::Policy { cause }, effects);
-                self.release(ticket, Ending::Abandoned, now, effects);
+                self.release(ticket, Ending::Abandoned, weight, now, effects);
             }
         }
         let job = if claim {
@@ -540,7 +545,7 @@ impl<U> Queue<U> {
             self.idle += usize::from(*hungry);
             None
         };
-        effects.recruits = self.recruit();
+        effects.recruits = self.recruit(&mut effects.wakers);
         self.wake_satisfied(&mut effects.wakers);
         job
     }
@@ -575,7 +580,7 @@ impl<U> Queue<U> {
         let mut effects = Effects::default();
         if self.limits.mode != Mode::Sequential {
             self.limits.concurrency = concurrency.get();
-            effects.recruits = self.recruit();
+            effects.recruits = self.recruit(&mut effects.wakers);
             self.wake_satisfied(&mut effects.wakers);
         }
         effects
@@ -661,7 +666,7 @@ impl<U> Queue<U> {
     }
 
     /// Collects the wakers of all whose wait is over.
-    pub(super) fn wake_satisfied(&mut self, wakers: &mut Vec<Waker>) {
+    pub(super) fn wake_satisfied(&mut self, wakers: &mut Wakers) {
         if self.waiters.is_empty() {
             return;
         }
@@ -681,7 +686,7 @@ impl<U> Queue<U> {
     }
 
     /// Collects the waker of the clock if it is set for later than this new deadline.
-    pub(super) fn wake_before(&mut self, deadline: Instant, wakers: &mut Vec<Waker>) {
+    pub(super) fn wake_before(&mut self, deadline: Instant, wakers: &mut Wakers) {
         self.alarms.take(
             |alarm| match alarm {
                 Alarm::Fault => false,
@@ -697,6 +702,7 @@ impl<U> Queue<U> {
         &mut self,
         ticket: Ticket,
         ending: Ending,
+        weight: u64,
         now: impl FnOnce() -> Instant,
         effects: &mut Effects<U>,
     ) {
@@ -731,8 +737,6 @@ impl<U> Queue<U> {
             effects.garbage = Some(node.share);
             return;
         }
-        let waited = node.pended || node.attempt > NonZeroU32::MIN;
-        let weight = if waited { 1 } else { SAMPLE };
         self.record(node.seq, node.arrived, weight, now);
         let counters = &mut self.counters;
         *match ending {
@@ -848,8 +852,8 @@ pub(crate) enum Timeout {
 const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One in so many updates whose handler never waited is measured: reading the clock costs as much as
-/// all else that is done for it. The same of those that waited, under such a load that another one
-/// has begun to wait within [`BRIEF`] after them and a third one is ready when they end.
+/// all else that is done for it. The same of those that waited, under such a load that others had
+/// begun to wait when they ended, and all of these within [`BRIEF`] after them.
 const SAMPLE: u64 = 8;
 
 /// The same of those whose handler never waited and that the next one was ready to follow.

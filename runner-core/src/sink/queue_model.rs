@@ -11,10 +11,12 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
+    effects::Effects,
     node::Cancel,
     options::{Mode, OnTimeout, SinkOptions},
     outcome::{Ending, Outcome},
-    queue::{Arrival, Effects, Job, Phase, Queue, Timeout},
+    parked::Call,
+    queue::{Arrival, Job, Phase, Queue, Timeout},
 };
 use crate::{
     Cause, Counters,
@@ -42,6 +44,10 @@ enum Op {
     /// Time passes, and whatever is due expires.
     Pass(u64),
     Concurrency(usize),
+    /// A task that has nothing to do stays instead of ending.
+    Park(usize),
+    /// A parked task that was not called is polled.
+    Ask(usize),
     Stop,
     Abandon,
 }
@@ -119,6 +125,8 @@ fn ops() -> impl Strategy<Value = Op> {
         // As long as a policy may take.
         1 => Just(Op::Pass(30_000)),
         3 => (1_usize..6).prop_map(Op::Concurrency),
+        30 => index().prop_map(Op::Park),
+        10 => index().prop_map(Op::Ask),
         1 => Just(Op::Stop),
         1 => Just(Op::Abandon),
     ]
@@ -159,6 +167,8 @@ struct Run {
 struct Task {
     hungry: bool,
     ticket: Option<Ticket>,
+    /// Where it is parked.
+    place: Option<u64>,
 }
 
 struct Bench {
@@ -231,8 +241,20 @@ impl Bench {
         let hungry = Task {
             hungry: true,
             ticket: None,
+            place: None,
         };
         self.tasks.extend(vec![hungry; effects.recruits]);
+        // The others who have got the duty are parked, and the last one to come is called first.
+        let hungry = self.tasks.iter().filter(|task| task.hungry).count();
+        let called = self.queue.hungry + self.queue.surplus - hungry;
+        assert!(effects.wakers.len() >= called, "who is called is woken");
+        for _ in 0..called {
+            let parked = self.tasks.iter_mut().filter(|task| !task.hungry);
+            let called = parked.max_by_key(|task| task.place);
+            let called = called.expect("one was called");
+            assert!(called.place.is_some(), "only parked tasks are called");
+            called.hungry = true;
+        }
     }
 
     fn pick(&self, index: usize, fits: impl Fn(&Self, &Task) -> bool) -> Option<usize> {
@@ -263,6 +285,10 @@ impl Bench {
             Op::Claim(index) => {
                 let idle = |_: &Self, task: &Task| task.hungry && task.ticket.is_none();
                 if let Some(task) = self.pick(index, idle) {
+                    if let Some(place) = self.tasks[task].place.take() {
+                        let (call, _) = self.queue.ask(place, Waker::noop());
+                        assert_eq!(call, Call::Start);
+                    }
                     let may = self.startable() > 0 && self.queue.surplus == 0;
                     let job = self.queue.claim();
                     assert_eq!(job.is_some(), may);
@@ -295,6 +321,29 @@ impl Bench {
                 if let Some(task) = self.pick(index, handles) {
                     self.begin_policy(task);
                     self.pend(task, Timeout::Own);
+                }
+            }
+            Op::Park(index) => {
+                let free = |_: &Self, task: &Task| {
+                    !task.hungry && task.ticket.is_none() && task.place.is_none()
+                };
+                if let Some(task) = self.pick(index, free) {
+                    let place = self.queue.park(Waker::noop());
+                    assert!(place.is_none() || self.phase == Phase::Open);
+                    self.tasks[task].place = place;
+                }
+            }
+            Op::Ask(index) => {
+                let parked = |_: &Self, task: &Task| !task.hungry && task.place.is_some();
+                if let Some(task) = self.pick(index, parked) {
+                    let place = self.tasks[task].place.expect("picked above");
+                    let (call, _) = self.queue.ask(place, Waker::noop());
+                    if self.phase == Phase::Open {
+                        assert_eq!(call, Call::Wait);
+                    } else {
+                        assert_eq!(call, Call::End);
+                        self.tasks[task].place = None;
+                    }
                 }
             }
             Op::Extend(index, by) => self.extend(index, by),
@@ -349,10 +398,8 @@ impl Bench {
                 queue.arrive(Share::new(chunk, 0), Arrival::Keys(keys), now);
             }
         });
-        let effects = Effects {
-            recruits: self.queue.recruit(),
-            ..Effects::default()
-        };
+        let mut effects = Effects::default();
+        effects.recruits = self.queue.recruit(&mut effects.wakers);
         self.apply(effects);
 
         self.expected.supplied += 1;

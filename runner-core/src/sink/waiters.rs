@@ -5,6 +5,8 @@
 
 use std::task::Waker;
 
+use super::effects::Wakers;
+
 /// Wakers by what they wait for.
 #[derive(Debug)]
 pub(crate) struct Waiters<I> {
@@ -77,7 +79,7 @@ impl<I> Waiters<I> {
     }
 
     /// Takes out every waiter that `satisfied` names; wake them outside of the lock.
-    pub(crate) fn take(&mut self, mut satisfied: impl FnMut(&I) -> bool, wakers: &mut Vec<Waker>) {
+    pub(crate) fn take(&mut self, mut satisfied: impl FnMut(&I) -> bool, wakers: &mut Wakers) {
         let mut index = 0;
         while index < self.entries.len() {
             if satisfied(&self.entries[index].interest) {
@@ -115,7 +117,7 @@ mod tests {
         let mut odd = WaiterId::default();
         waiters.register(&mut odd, 1, Waker::noop());
         waiters.register(&mut WaiterId::default(), 2, Waker::noop());
-        let mut wakers = Vec::new();
+        let mut wakers = Wakers::default();
         waiters.take(|number| number % 2 == 1, &mut wakers);
         assert_eq!((wakers.len(), waiters.entries.len()), (1, 1));
         waiters.register(&mut odd, 3, Waker::noop());

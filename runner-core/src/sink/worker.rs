@@ -16,9 +16,11 @@ use std::{
 
 use super::{
     Sink,
+    effects::{Effects, Wakers},
     node::Cancel,
     outcome::{Ending, Outcome},
-    queue::{Effects, Job, Timeout},
+    parked::Call,
+    queue::{Job, Timeout},
 };
 use crate::{
     BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
@@ -62,7 +64,7 @@ where
 /// back exactly once.
 pub(super) struct Duty<U: Send + Sync + 'static> {
     sink: Arc<Sink<U>>,
-    current: Option<Ticket>,
+    holds: Holds,
     /// What the policy made of the current update.
     decided: Option<Box<Outcome>>,
     /// Whom to wake, as the queue knows it.
@@ -71,6 +73,24 @@ pub(super) struct Duty<U: Send + Sync + 'static> {
     seen: u32,
     budget: u8,
     hungry: bool,
+}
+
+/// What a task has.
+#[derive(Clone, Copy)]
+enum Holds {
+    Nothing,
+    Update(Ticket),
+    /// A place among those that have nothing to do.
+    Place(u64),
+}
+
+impl<U> From<&Option<Job<U>>> for Holds {
+    fn from(job: &Option<Job<U>>) -> Self {
+        match job {
+            Some(job) => Self::Update(job.delivery.ticket()),
+            None => Self::Nothing,
+        }
+    }
 }
 
 /// Names a waker without owning it.
@@ -109,7 +129,7 @@ impl<U: Send + Sync + 'static> Duty<U> {
     pub(super) fn new(sink: Arc<Sink<U>>) -> Self {
         Self {
             sink,
-            current: None,
+            holds: Holds::Nothing,
             decided: None,
             known: WakerId { data: 0, vtable: 0 },
             seen: 0,
@@ -153,6 +173,12 @@ impl<U: Send + Sync + 'static> Duty<U> {
             }
         } else if let Some(outcome) = self.decided.take() {
             self.settle(*outcome, effects)
+        } else if let Holds::Place(place) = self.holds {
+            match self.ask(place, cx) {
+                Call::Wait => return Poll::Pending,
+                Call::End => return Poll::Ready(None),
+                Call::Start => self.claim(),
+            }
         } else {
             self.claim()
         };
@@ -187,11 +213,31 @@ impl<U: Send + Sync + 'static> Duty<U> {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        Poll::Ready(None)
+        let place = self.sink.lock().park(cx.waker());
+        match place {
+            Some(place) => {
+                self.holds = Holds::Place(place);
+                Poll::Pending
+            }
+            None => Poll::Ready(None),
+        }
+    }
+
+    /// What a task that has nothing to do is to do now.
+    fn ask(&mut self, place: u64, cx: &Context<'_>) -> Call {
+        let mut queue = self.sink.lock();
+        let (call, replaced) = queue.ask(place, cx.waker());
+        drop(queue);
+        drop(replaced);
+        if call != Call::Wait {
+            self.holds = Holds::Nothing;
+            self.hungry = call == Call::Start;
+        }
+        call
     }
 
     fn claim(&mut self) -> Option<Job<U>> {
-        let mut wakers = Vec::new();
+        let mut wakers = Wakers::default();
         let mut queue = self.sink.lock();
         let job = queue.claim();
         if queue.ready() == 0 {
@@ -200,12 +246,18 @@ impl<U: Send + Sync + 'static> Duty<U> {
             queue.wake_satisfied(&mut wakers);
         }
         drop(queue);
-        for waker in wakers {
-            waker.wake();
-        }
+        wakers.wake();
         self.hungry = job.is_some();
-        self.current = job.as_ref().map(|job| job.delivery.ticket());
+        self.holds = Holds::from(&job);
         job
+    }
+
+    /// The current update.
+    fn ticket(&self) -> Ticket {
+        match self.holds {
+            Holds::Update(ticket) => ticket,
+            Holds::Nothing | Holds::Place(_) => unreachable!("only updates are handled"),
+        }
     }
 
     /// Ends the current attempt, which needs no policy, and takes the next update.
@@ -214,51 +266,45 @@ impl<U: Send + Sync + 'static> Duty<U> {
     /// thread.
     #[inline]
     fn done(&mut self, effects: &mut Effects<U>) -> Option<Job<U>> {
-        if let Some(ticket) = self.current
-            && self.budget > 1
-        {
+        let ticket = self.ticket();
+        let now = || self.sink.runtime.now();
+        let mut queue = self.sink.lock();
+        if self.budget > 1 {
             let waited = !self.hungry;
-            let mut queue = self.sink.lock();
-            let now = || self.sink.runtime.now();
             let job = queue.exchange(ticket, now, &mut self.hungry, effects);
-            drop(queue);
             if let Some(job) = job {
+                drop(queue);
                 // A handler that has waited has let others have the thread.
                 self.budget = if waited { BUDGET } else { self.budget - 1 };
-                self.current = Some(job.delivery.ticket());
+                self.holds = Holds::Update(job.delivery.ticket());
                 self.sink.carry_out(effects);
                 return Some(job);
             }
         }
-        self.settle(Outcome::Done, effects)
+        let claim = spend(&mut self.budget, self.hungry);
+        let outcome = Outcome::Done;
+        let job = queue.settle(ticket, outcome, claim, now, &mut self.hungry, effects);
+        drop(queue);
+        self.holds = Holds::from(&job);
+        self.sink.carry_out(effects);
+        job
     }
 
     /// Ends the current attempt and takes the next update, as [`done`](Self::done).
-    #[inline(never)]
     fn settle(&mut self, outcome: Outcome, effects: &mut Effects<U>) -> Option<Job<U>> {
-        let ticket = self
-            .current
-            .take()
-            .expect("an update is settled once, by its task");
-        // A handler that has waited has let others have the thread.
-        self.budget = if self.hungry { self.budget - 1 } else { BUDGET };
-        let claim = self.budget > 0;
-        if !claim {
-            self.budget = BUDGET;
-        }
-        let mut queue = self.sink.lock();
+        let ticket = self.ticket();
+        let claim = spend(&mut self.budget, self.hungry);
         let now = || self.sink.runtime.now();
+        let mut queue = self.sink.lock();
         let job = queue.settle(ticket, outcome, claim, now, &mut self.hungry, effects);
         drop(queue);
-        self.current = job.as_ref().map(|job| job.delivery.ticket());
+        self.holds = Holds::from(&job);
         self.sink.carry_out(effects);
         job
     }
 
     async fn ask_policy(&mut self, cause: Cause) -> Outcome {
-        let ticket = self
-            .current
-            .expect("the policy is asked about the current update");
+        let ticket = self.ticket();
         let begun = self.sink.lock().begin_policy(ticket);
         let Some(update) = begun else {
             discard(cause);
@@ -328,7 +374,7 @@ impl<U: Send + Sync + 'static> Duty<U> {
         timeout: Timeout,
         effects: &mut Effects<U>,
     ) -> Option<Cancel> {
-        let ticket = self.current.expect("a driven future belongs to an update");
+        let ticket = self.ticket();
         let now = || self.sink.runtime.now();
         self.known = WakerId::of(cx.waker());
         let mut queue = self.sink.lock();
@@ -350,7 +396,7 @@ impl<U: Send + Sync + 'static> Duty<U> {
         if cancels == self.seen && waker == self.known {
             return None;
         }
-        let ticket = self.current.expect("a driven future belongs to an update");
+        let ticket = self.ticket();
         let mut queue = self.sink.lock();
         let (cancel, replaced) = queue.check(ticket, cx.waker());
         drop(queue);
@@ -358,6 +404,14 @@ impl<U: Send + Sync + 'static> Duty<U> {
         (self.seen, self.known) = (cancels, waker);
         cancel
     }
+}
+
+/// Counts an update that a task has started, and tells whether it may start another one at once.
+fn spend(budget: &mut u8, hungry: bool) -> bool {
+    // A handler that has waited has let others have the thread.
+    let left = if hungry { *budget - 1 } else { BUDGET };
+    *budget = if left > 0 { left } else { BUDGET };
+    left > 0
 }
 
 /// What came of asking the policy.
@@ -410,15 +464,19 @@ fn ended<E: Into<BoxError>>(polled: Result<Poll<Result<(), E>>, Arc<str>>) -> Po
 
 impl<U: Send + Sync + 'static> Drop for Duty<U> {
     fn drop(&mut self) {
-        if self.current.is_none() && !self.hungry {
-            return;
-        }
-        // The task was dropped: its runtime is gone. Nothing may be spawned from here, because a
-        // runtime that is gone drops the new task at once, and that would lead here again.
-        let mut effects = self.sink.lock().worker_lost(self.current, self.hungry);
-        for waker in effects.wakers.drain(..) {
-            waker.wake();
-        }
+        // If it was dropped before it ended, its runtime is gone. Nothing may be spawned from here,
+        // because a runtime that is gone drops the new task at once, and that would lead here again.
+        let (mut effects, waker) = match self.holds {
+            Holds::Nothing if !self.hungry => return,
+            Holds::Nothing => (self.sink.lock().worker_lost(None, true), None),
+            Holds::Update(ticket) => {
+                let hungry = self.hungry;
+                (self.sink.lock().worker_lost(Some(ticket), hungry), None)
+            }
+            Holds::Place(place) => self.sink.lock().parked_lost(place),
+        };
+        effects.wakers.wake();
+        drop(waker);
         discard(effects);
     }
 }
