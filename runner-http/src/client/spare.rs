@@ -5,7 +5,8 @@ use bytes::Bytes;
 /// The last large bodies of a connection, to read the next ones into.
 ///
 /// Memory of this size is given back to the system when it is freed, and comes back page by page: in
-/// a backlog that would cost more than to read it.
+/// a backlog that would cost more than to read it. Answers of unknown length, and compressed ones that
+/// say a smaller one, get fresh memory.
 #[derive(Default)]
 pub(super) struct Spare {
     kept: Vec<Bytes>,
