@@ -4,8 +4,10 @@
 //! held across an await, a call of user code, a spawn or a wake-up.
 
 mod decay;
+mod duty;
 mod effects;
 mod end;
+mod intake;
 mod latency;
 mod node;
 mod options;
@@ -16,6 +18,7 @@ mod queue;
 #[cfg(test)]
 mod queue_model;
 mod ready;
+mod settle;
 mod snapshot;
 mod waiters;
 mod worker;
@@ -31,8 +34,9 @@ use std::{
 
 use self::{
     effects::Effects,
+    intake::Arrival,
     order::KeyHasher,
-    queue::{Alarm, Arrival, Interest, Queue},
+    queue::{Alarm, Interest, Queue},
     worker::Duty,
 };
 pub(crate) use self::{

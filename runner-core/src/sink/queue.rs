@@ -11,13 +11,15 @@
 //!                                          └─── retrying ◄──┘ └─► detached ──► gone
 //! ```
 //!
+//! What it holds and the steps of a running update are here; the rest is in files by topic: `intake.rs`,
+//! `duty.rs` (who starts updates), `decay.rs` (deadlines), `settle.rs` and `end.rs`.
+//!
 //! Every operation on one update is O(1), but for its keys and for deadlines that were moved by
 //! hand (O(log n) of those).
 
 use std::{
     collections::BTreeSet,
-    num::{NonZeroU32, NonZeroUsize},
-    sync::Arc,
+    num::NonZeroUsize,
     task::Waker,
     time::{Duration, Instant},
 };
@@ -25,22 +27,17 @@ use std::{
 use slab::Slab;
 
 use super::{
-    decay::far_future,
     effects::{Effects, Wakers},
     latency::Latencies,
-    node::{Cancel, NONE, Node, State},
+    node::{Cancel, NONE, Node},
     options::{MAX_BATCH, Mode, OnTimeout, SinkOptions},
-    order::{Chain, KeyOrder, SPARE},
-    outcome::{Counters, Ending, Fault, Outcome, Unsettled},
-    parked::{Call, Parked},
-    ready::{Fresh, Next, Ready},
+    order::KeyOrder,
+    outcome::{Counters, Fault, Unsettled},
+    parked::Parked,
+    ready::Ready,
     waiters::Waiters,
 };
-use crate::{
-    Cause, Delivery,
-    delivery::{Chunk, Share},
-    ticket::Ticket,
-};
+use crate::{Cause, Delivery, ticket::Ticket};
 
 /// All updates that the sink holds.
 pub(crate) struct Queue<U> {
@@ -61,7 +58,7 @@ pub(crate) struct Queue<U> {
     /// Updates that wait for a key or for a retry.
     pub(super) waiting: usize,
     /// Whether so many wait that intake stands still, until there is room for more than a few.
-    choked: bool,
+    pub(super) choked: bool,
     pub(super) detached: usize,
     /// Tasks that have the duty to start updates.
     pub(super) hungry: usize,
@@ -93,11 +90,11 @@ pub(super) struct Limits {
     pub(super) timeout: Option<Duration>,
     pub(super) max_detached: Option<usize>,
     pub(super) max_waiting: usize,
-    max_waiting_per_key: Option<usize>,
-    prefetch: usize,
+    pub(super) max_waiting_per_key: Option<usize>,
+    pub(super) prefetch: usize,
     /// How much room makes a fetch worth its while, if something is there to do meanwhile.
-    worthwhile: usize,
-    workers: usize,
+    pub(super) worthwhile: usize,
+    pub(super) workers: usize,
 }
 
 /// What the queue still accepts and starts.
@@ -137,15 +134,6 @@ pub(crate) struct Job<U> {
     pub(crate) delivery: Delivery<U>,
     pub(crate) preset: Option<Box<Cause>>,
 }
-
-/// The keys of one arriving update, hashed, or why it cannot be handled.
-pub(crate) enum Arrival<'a> {
-    Keys(&'a [u64]),
-    Refused(Cause),
-}
-
-/// In a sequential sink every update has this key and no other.
-const TOTAL_ORDER: [u64; 1] = [0];
 
 impl<U> Queue<U> {
     pub(crate) fn new(options: &SinkOptions) -> Self {
@@ -192,233 +180,6 @@ impl<U> Queue<U> {
             fault: None,
             waiters: Waiters::new(),
             alarms: Waiters::new(),
-        }
-    }
-
-    /// Takes in updates that wait for nothing: the first `count` of a chunk. Call
-    /// [`recruit`](Self::recruit) after the last one of a batch.
-    ///
-    /// As [`arrive`](Self::arrive) with no key for each of them.
-    pub(crate) fn arrive_free(&mut self, chunk: Arc<Chunk<U>>, count: u8, now: Instant) {
-        if self.is_over() || self.limits.mode == Mode::Sequential {
-            for place in 0..count {
-                let share = Share::new(Arc::clone(&chunk), place);
-                self.arrive(share, Arrival::Keys(&[]), now);
-            }
-            return;
-        }
-        let seq = self.counters.supplied;
-        self.counters.supplied += u64::from(count);
-        self.ready.push_fresh(chunk, count, seq, now);
-    }
-
-    /// Takes in one update. Call [`recruit`](Self::recruit) after the last one of a batch.
-    ///
-    /// Never refuses: room is the business of whoever fetches. After the end it is abandoned.
-    #[inline]
-    pub(crate) fn arrive(&mut self, share: Share<U>, arrival: Arrival<'_>, now: Instant) {
-        let seq = self.counters.supplied;
-        self.counters.supplied += 1;
-        if self.is_over() {
-            self.abandon_fresh(share, seq);
-            return;
-        }
-        let index = u32::try_from(self.nodes.vacant_key()).expect("fewer than 2^32 are held");
-        let (keys, preset) = match arrival {
-            Arrival::Refused(cause) => (&[][..], Some(Box::new(cause))),
-            Arrival::Keys(keys) => match self.limits.max_waiting_per_key {
-                Some(limit) if self.order.is_crowded(keys, limit) => {
-                    (&[][..], Some(Box::new(Cause::Overflow)))
-                }
-                _ => (keys, None),
-            },
-        };
-        // Refused ones too: what the policy does about them must not overtake anything either.
-        let keys = match self.limits.mode {
-            Mode::Sequential => &TOTAL_ORDER,
-            Mode::Batch | Mode::Concurrent => keys,
-        };
-        let (chain, predecessors) = match keys {
-            [] => (Chain::EMPTY, 0),
-            keys => self.order.arrive(index, keys),
-        };
-        let state = if predecessors == 0 {
-            self.ready.push(index);
-            State::Ready
-        } else {
-            self.waiting += 1;
-            self.look_at_waiting();
-            State::Waiting
-        };
-        self.nodes.insert(Node {
-            preset,
-            chain,
-            predecessors,
-            ..Node::new(share, seq, now, state)
-        });
-    }
-
-    /// Gives the duty to start updates to as many more tasks as can use it.
-    ///
-    /// Returns how many to spawn; the others are parked and have to be woken.
-    #[inline]
-    pub(crate) fn recruit(&mut self, wakers: &mut Wakers) -> usize {
-        let free = self.limits.workers.saturating_sub(self.hungry);
-        // Those that are on their way take one each.
-        let wanted = self.startable().saturating_sub(self.idle).min(free);
-        match wanted {
-            0 => 0,
-            wanted => self.recruit_some(wanted, wakers),
-        }
-    }
-
-    fn recruit_some(&mut self, wanted: usize, wakers: &mut Wakers) -> usize {
-        self.hungry += wanted;
-        self.idle += wanted;
-        // Some are on their way and had lost the duty: they have it again.
-        let returned = wanted.min(self.surplus);
-        self.surplus -= returned;
-        let mut left = wanted - returned;
-        while left > 0
-            && let Some(waker) = self.parked.call()
-        {
-            wakers.push(waker);
-            left -= 1;
-        }
-        left
-    }
-
-    /// Keeps a task that has nothing to do and no duty, instead of its end. `None` if it is to end.
-    pub(crate) fn park(&mut self, waker: &Waker) -> Option<u64> {
-        match self.phase {
-            Phase::Open => self.parked.enter(waker),
-            Phase::Stopping | Phase::Halted | Phase::Closed => None,
-        }
-    }
-
-    /// What a parked task is to do. A replaced waker is returned to be dropped outside of the lock.
-    pub(crate) fn ask(&mut self, place: u64, waker: &Waker) -> (Call, Option<Waker>) {
-        self.parked.ask(place, waker)
-    }
-
-    /// Takes the next update that may start, for a task that looks for one and has none; else takes
-    /// the duty.
-    pub(crate) fn claim(&mut self) -> Option<Job<U>> {
-        if self.surplus > 0 {
-            self.surplus -= 1;
-            return None;
-        }
-        self.idle -= 1;
-        self.take()
-    }
-
-    /// Takes the next update that may start, for a task that has the duty; else takes the duty.
-    ///
-    /// Both in one critical section, or an update that arrives in between would be stranded.
-    #[inline]
-    fn take(&mut self) -> Option<Job<U>> {
-        if self.startable() == 0 {
-            self.hungry -= 1;
-            return None;
-        }
-        self.running += 1;
-        self.claims += 1;
-        let index = match self.ready.pop().expect("an update is startable") {
-            Next::Node(index) => index,
-            Next::Fresh(Fresh {
-                share,
-                seq,
-                arrived,
-            }) => {
-                let node = Node::new(share, seq, arrived, State::Running);
-                u32::try_from(self.nodes.insert(node)).expect("fewer than 2^32 are held")
-            }
-        };
-        let node = &mut self.nodes[index as usize];
-        node.state = State::Running;
-        Some(Job {
-            delivery: node.deliver(index),
-            preset: node.preset.clone(),
-        })
-    }
-
-    /// Ends a handler without an error and starts the next update in its place, as most of the time
-    /// under load: both have no keys, and nothing else has happened to either.
-    ///
-    /// Nothing else changes by that, but that there is more room. `None`, and no change, if there is
-    /// more to do: that is for [`settle`](Self::settle).
-    #[inline]
-    pub(crate) fn exchange(
-        &mut self,
-        ticket: Ticket,
-        now: impl FnOnce() -> Instant,
-        hungry: &mut bool,
-        effects: &mut Effects<U>,
-    ) -> Option<Job<U>> {
-        // A slot may be one too many by now.
-        if self.running > self.limits.concurrency || self.is_over() {
-            return None;
-        }
-        let takes_on = !*hungry && self.hungry < self.limits.workers;
-        let relieves = !*hungry && !takes_on;
-        if relieves && self.idle == 0 {
-            return None;
-        }
-        let index = ticket.index as usize;
-        let node = &mut self.nodes[index];
-        if !node.is_plain() {
-            return None;
-        }
-        let arrived = node.arrived;
-        (node.seq, node.arrived, effects.garbage) = self.ready.replace(&mut node.share)?;
-        if takes_on {
-            self.hungry += 1;
-            *hungry = true;
-        } else if relieves {
-            self.relieve();
-            *hungry = true;
-        }
-        let weight = match self.nodes[index].pended {
-            true => self.wait_ended(ticket.index),
-            false => CROWD,
-        };
-        self.record(ticket.seq, arrived, weight, now);
-        self.counters.finished += 1;
-        self.claims += 1;
-        if !self.waiters.is_empty() && self.room(false).is_some() {
-            self.wake_satisfied(&mut effects.wakers);
-        }
-        Some(Job {
-            delivery: self.nodes[index].deliver(ticket.index),
-            preset: None,
-        })
-    }
-
-    /// Stops the clock of a handler. Returns one in how many of its kind to measure.
-    fn wait_ended(&mut self, index: u32) -> u64 {
-        let node = &mut self.nodes[index as usize];
-        if !std::mem::take(&mut node.pended) {
-            // Its first attempt may have waited, and its clock may have been set by hand.
-            let weight = if node.attempt > NonZeroU32::MIN {
-                1
-            } else {
-                SAMPLE
-            };
-            self.stop_clock(index);
-            return weight;
-        }
-        let (own, newest) = (node.deadline, self.newest);
-        let follower = match newest {
-            NONE => None,
-            newest if newest == index => None,
-            newest => self.nodes[newest as usize].deadline,
-        };
-        self.stop_clock(index);
-        match (own, follower) {
-            (Some(own), Some(follower)) if follower.saturating_duration_since(own) < BRIEF => {
-                SAMPLE
-            }
-            _ => 1,
         }
     }
 
@@ -489,92 +250,6 @@ impl<U> Queue<U> {
         Some(node.deliver(ticket.index))
     }
 
-    /// Ends one attempt and, if `claim`, takes the next update if the task has the duty or may take
-    /// it on.
-    ///
-    /// The only place where an update that was started leaves the queue, but for
-    /// [`exchange`](Self::exchange).
-    #[inline(never)]
-    pub(crate) fn settle(
-        &mut self,
-        ticket: Ticket,
-        outcome: Outcome,
-        claim: bool,
-        now: impl FnOnce() -> Instant,
-        hungry: &mut bool,
-        effects: &mut Effects<U>,
-    ) -> Option<Job<U>> {
-        let weight = self.wait_ended(ticket.index);
-        match self.nodes[ticket.index as usize].state {
-            State::Detached => self.detached -= 1,
-            _ => self.running -= 1,
-        }
-        match outcome {
-            Outcome::Retry { after } if self.may_retry(ticket.index) => {
-                let due = self.retry(ticket, after, now());
-                self.wake_before(due, &mut effects.wakers);
-            }
-            // It had its one attempt after the stop, and has failed.
-            Outcome::Retry { .. } if self.phase == Phase::Stopping => {
-                self.release(ticket, Ending::Failed, weight, now, effects);
-            }
-            // Nobody has given it up.
-            Outcome::Retry { .. } => {
-                self.release(ticket, Ending::Abandoned, weight, now, effects);
-            }
-            Outcome::Done => self.release(ticket, Ending::Finished, weight, now, effects),
-            Outcome::GivenUp(ending) => self.release(ticket, ending, weight, now, effects),
-            Outcome::Abandoned => {
-                self.release(ticket, Ending::Abandoned, weight, now, effects);
-            }
-            Outcome::Stop { cause } => {
-                // Its successors must not overtake it: it comes first when the run is repeated.
-                self.halt(Fault::Policy { cause }, effects);
-                self.release(ticket, Ending::Abandoned, weight, now, effects);
-            }
-        }
-        let job = if claim {
-            let job = if *hungry || self.take_duty() {
-                self.take()
-            } else {
-                None
-            };
-            *hungry = job.is_some();
-            job
-        } else {
-            self.idle += usize::from(*hungry);
-            None
-        };
-        effects.recruits = self.recruit(&mut effects.wakers);
-        self.wake_satisfied(&mut effects.wakers);
-        job
-    }
-
-    /// Whether a task whose handler has waited may start the next update.
-    ///
-    /// It is at hand, and a new task would cost a spawn: if there are enough tasks with the duty, it
-    /// relieves one that has not come to look yet.
-    fn take_duty(&mut self) -> bool {
-        if self.startable() == 0 {
-            return false;
-        }
-        if self.hungry < self.limits.workers {
-            self.hungry += 1;
-            return true;
-        }
-        let relieves = self.idle > 0;
-        if relieves {
-            self.relieve();
-        }
-        relieves
-    }
-
-    /// Takes the duty from a task that is about to look for an update.
-    fn relieve(&mut self) {
-        self.idle -= 1;
-        self.surplus += 1;
-    }
-
     /// Changes how many updates may be in flight. Cancels nothing.
     pub(crate) fn set_concurrency(&mut self, concurrency: NonZeroUsize) -> Effects<U> {
         let mut effects = Effects::default();
@@ -584,46 +259,6 @@ impl<U> Queue<U> {
             self.wake_satisfied(&mut effects.wakers);
         }
         effects
-    }
-
-    /// How many updates to fetch now; `None` if it is better to wait.
-    ///
-    /// `scarce`: the last answer had less than it was asked for. Then the supplier has no more, and
-    /// a call for few costs no round trip that a call for many would have saved.
-    #[inline]
-    pub(crate) fn room(&self, scarce: bool) -> Option<NonZeroUsize> {
-        if self.phase != Phase::Open {
-            return None;
-        }
-        if self.limits.mode != Mode::Concurrent {
-            // Asking for the next batch makes the supplier forget this one.
-            return if self.is_empty() {
-                NonZeroUsize::new(MAX_BATCH)
-            } else {
-                None
-            };
-        }
-        let room = self
-            .capacity()
-            .saturating_add(self.limits.prefetch)
-            .saturating_sub(self.ready())
-            .min(self.limits.max_waiting.saturating_sub(self.waiting));
-        // Not one round trip for every slot that becomes free.
-        let few = !scarce && room < self.limits.worthwhile && self.ready() > 0;
-        if few || self.choked {
-            return None;
-        }
-        NonZeroUsize::new(room.min(MAX_BATCH))
-    }
-
-    /// Whether intake stands still because too many updates wait.
-    pub(crate) fn is_choked(&self) -> bool {
-        self.limits.mode == Mode::Concurrent && self.choked
-    }
-
-    /// Whether so few wait that the next standstill is not the same one.
-    pub(crate) fn is_relaxed(&self) -> bool {
-        self.waiting <= self.limits.max_waiting / 2
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -641,7 +276,7 @@ impl<U> Queue<U> {
     }
 
     /// Whether nothing starts any more.
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Halted | Phase::Closed)
     }
 
@@ -695,147 +330,6 @@ impl<U> Queue<U> {
             wakers,
         );
     }
-
-    /// Frees the keys of an update that ended, counts it, and forgets it.
-    #[inline]
-    pub(super) fn release(
-        &mut self,
-        ticket: Ticket,
-        ending: Ending,
-        weight: u64,
-        now: impl FnOnce() -> Instant,
-        effects: &mut Effects<U>,
-    ) {
-        let mut node = self.nodes.remove(ticket.index as usize);
-        effects.stale = node.waker.take();
-        let Self {
-            order,
-            nodes,
-            ready,
-            waiting,
-            ..
-        } = self;
-        if node.chain != Chain::EMPTY {
-            order.leave(node.chain, |successor| {
-                let node = &mut nodes[successor as usize];
-                node.predecessors -= 1;
-                if node.predecessors == 0 {
-                    node.state = State::Ready;
-                    *waiting -= 1;
-                    ready.push(successor);
-                }
-            });
-            self.look_at_waiting();
-        }
-        if self.nodes.is_empty() && self.nodes.capacity() > SPARE {
-            // After a burst, give its memory back.
-            self.nodes = Slab::new();
-            self.ready.shrink();
-        }
-        if node.reported {
-            // It is in a report already; it must not be settled twice.
-            effects.garbage = Some(node.share);
-            return;
-        }
-        self.record(node.seq, node.arrived, weight, now);
-        let counters = &mut self.counters;
-        *match ending {
-            Ending::Finished => &mut counters.finished,
-            Ending::Failed => &mut counters.failed,
-            Ending::Panicked => &mut counters.panicked,
-            Ending::TimedOut => &mut counters.timed_out,
-            Ending::Undecodable => &mut counters.undecodable,
-            Ending::Overflowed => &mut counters.overflowed,
-            Ending::Abandoned => &mut counters.abandoned,
-        } += 1;
-        if ending == Ending::Abandoned {
-            let started = node.was_handled(true);
-            self.abandoned.push(Unsettled {
-                share: node.share,
-                seq: node.seq,
-                attempt: node.attempt,
-                started,
-                unresponsive: false,
-            });
-        } else {
-            effects.garbage = Some(node.share);
-        }
-    }
-
-    /// Notes how long an update was held, for so many of its kind.
-    #[inline]
-    fn record(&mut self, seq: u64, arrived: Instant, weight: u64, now: impl FnOnce() -> Instant) {
-        if seq.is_multiple_of(weight) {
-            let age = now().saturating_duration_since(arrived);
-            self.latencies.record(age, weight);
-        }
-    }
-
-    /// Lists an update that has not been started as abandoned.
-    pub(super) fn abandon_fresh(&mut self, share: Share<U>, seq: u64) {
-        self.counters.abandoned += 1;
-        self.abandoned.push(Unsettled {
-            share,
-            seq,
-            attempt: NonZeroU32::MIN,
-            started: false,
-            unresponsive: false,
-        });
-    }
-
-    fn may_retry(&self, index: u32) -> bool {
-        match self.phase {
-            Phase::Open => true,
-            Phase::Stopping => !self.nodes[index as usize].last_chance,
-            Phase::Halted | Phase::Closed => false,
-        }
-    }
-
-    /// Keeps an update, its keys and its place, for another attempt.
-    ///
-    /// Returns when that is due.
-    fn retry(&mut self, ticket: Ticket, after: Duration, now: Instant) -> Instant {
-        let stopping = self.phase == Phase::Stopping;
-        self.counters.retried += 1;
-        self.waiting += 1;
-        let node = &mut self.nodes[ticket.index as usize];
-        node.state = State::Retrying;
-        node.attempt = node.attempt.saturating_add(1);
-        node.waker = None;
-        node.pended = false;
-        node.cancel = None;
-        node.deciding = false;
-        node.last_chance = stopping;
-        if stopping {
-            self.retry_now(ticket);
-            return now;
-        }
-        // Beyond what the clock can express, it waits until the runner stops.
-        let due = now.checked_add(after).unwrap_or_else(|| far_future(now));
-        self.retries.insert((due, ticket));
-        self.look_at_waiting();
-        due
-    }
-
-    /// Readies an update that waited for a retry.
-    pub(super) fn retry_now(&mut self, ticket: Ticket) {
-        self.waiting -= 1;
-        self.nodes[ticket.index as usize].state = State::Ready;
-        self.ready.push_again(ticket.index);
-        self.look_at_waiting();
-    }
-
-    /// Notes whether intake stands still, after every change of `waiting`.
-    fn look_at_waiting(&mut self) {
-        let Limits { max_waiting, .. } = self.limits;
-        // At the bound, each update that goes would else be replaced by a round trip for one.
-        let enough = self.limits.worthwhile.clamp(1, (max_waiting / 2).max(1));
-        if self.waiting >= max_waiting {
-            self.choked = true;
-        } else if self.waiting + enough <= max_waiting {
-            self.choked = false;
-        }
-    }
 }
 
 /// Whose clock it is that starts.
@@ -850,13 +344,3 @@ pub(crate) enum Timeout {
 /// How long a policy may take. Long enough to store an update elsewhere, short enough not to hold a
 /// slot and a chat for ever.
 const POLICY_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// One in so many updates whose handler never waited is measured: reading the clock costs as much as
-/// all else that is done for it. The same of those that waited, under such a load that others had
-/// begun to wait when they ended, and all of these within [`BRIEF`] after them.
-const SAMPLE: u64 = 8;
-
-/// The same of those whose handler never waited and that the next one was ready to follow.
-const CROWD: u64 = 32;
-
-const BRIEF: Duration = Duration::from_millis(1);

@@ -12,11 +12,12 @@ use proptest::prelude::*;
 
 use super::{
     effects::Effects,
+    intake::Arrival,
     node::Cancel,
     options::{Mode, OnTimeout, SinkOptions},
     outcome::{Ending, Outcome},
     parked::Call,
-    queue::{Arrival, Job, Phase, Queue, Timeout},
+    queue::{Job, Phase, Queue, Timeout},
 };
 use crate::{
     Cause, Counters,
