@@ -1,13 +1,19 @@
 //! From the bytes of an answer of getUpdates to handlers called, with several models of an update.
 //!
 //! ```sh
-//! cargo bench -p benches --features models --bench fetch            # about half a minute
-//! cargo bench -p benches --features models --bench fetch -- --quick # fewer answers and runs
+//! cargo bench -p benches --bench fetch                   # the light model only
+//! cargo bench -p benches --bench fetch --features models # with models of the whole Bot API
 //! ```
 //!
+//! | option | |
+//! |---|---|
+//! | `--quick` | fewer answers and runs |
+//! | `--only WAY` | one way, for a profiler: `split`, `"split and decode"`, … |
+//! | `--csv` | lines instead of a table |
+//!
 //! The answers hold 100 lifelike updates of about 900 bytes each and lie in memory. Compared is with
-//! `serde_json` on whole answers into the same models, without any runner. Prints Markdown, or with
-//! `--csv` lines of `workload,implementation,runtime,metric,value`.
+//! `serde_json` on whole answers into the same models, without any runner. Prints Markdown, or
+//! `workload,implementation,runtime,metric,value`.
 
 use std::{
     future::pending,
@@ -25,6 +31,7 @@ use benches::{
     table::{head, median, nanos_each, row},
 };
 use bytes::Bytes;
+#[cfg(feature = "models")]
 use frankenstein::updates::Update as Frankenstein;
 use futures::executor::block_on;
 use memchr::memmem;
@@ -34,6 +41,7 @@ use runner::{
 };
 use runner_testkit::{LocalServer, Traffic};
 use serde::{Deserialize, de::DeserializeOwned};
+#[cfg(feature = "models")]
 use teloxide_core::types::Update as Teloxide;
 
 /// How many different answers there are.
@@ -150,7 +158,8 @@ impl Bench {
             given: Arc::default(),
             limit: self.count,
         };
-        BotApi::with_client("600700800:fetch-path", memory).expect("shaped like a token")
+        BotApi::with_client("600700800:AAfetch_path_in_memory_of_this_bench", memory)
+            .expect("shaped like a token")
     }
 
     /// `serde_json` on whole answers.
@@ -183,7 +192,7 @@ impl Bench {
     }
 
     /// The same, and every update is decoded, without a runner.
-    fn decode<G: GetUpdates>(&self, mut api: G) -> Duration {
+    fn decode<G: GetUpdates>(&self, mut api: G, look_at: impl Fn(&G::Update)) -> Duration {
         let request = UpdatesRequest::default();
         let began = Instant::now();
         let mut updates = 0;
@@ -193,7 +202,9 @@ impl Bench {
             };
             for raw in answer {
                 updates += 1;
-                black_box(G::decode(Delivery::new(raw)).expect("it can be decoded"));
+                let update = G::decode(Delivery::new(raw)).expect("it can be decoded");
+                look_at(&update);
+                black_box(update);
             }
         }
         let taken = began.elapsed();
@@ -251,7 +262,7 @@ where
         candidate(
             "split and decode",
             "-",
-            Box::new(move |bench| bench.decode(api(bench.api()))),
+            Box::new(move |bench| bench.decode(api(bench.api()), |_| {})),
         ),
         candidate(
             "runner",
@@ -286,12 +297,30 @@ fn main() {
         measure: Box::new(Bench::split),
     }];
     candidates.extend(model::<ByHand, _>("light", runtimes, |api| api));
-    candidates.extend(model::<Frankenstein, _>("frankenstein", runtimes, |api| {
-        api.updates_as::<Frankenstein>()
-    }));
-    candidates.extend(model::<Teloxide, _>("teloxide-core", runtimes, |api| {
-        api.updates_as::<Teloxide>()
-    }));
+    candidates.push(Candidate {
+        model: "light",
+        implementation: "split, decode and read the text",
+        runtime: "-",
+        measure: Box::new(|bench| {
+            bench.decode(bench.api(), |update| {
+                black_box((update.text(), update.query_id(), update.command()));
+            })
+        }),
+    });
+    #[cfg(feature = "models")]
+    {
+        candidates.extend(model::<Frankenstein, _>("frankenstein", runtimes, |api| {
+            api.updates_as::<Frankenstein>()
+        }));
+        candidates.extend(model::<Teloxide, _>("teloxide-core", runtimes, |api| {
+            api.updates_as::<Teloxide>()
+        }));
+    }
+    let mut rest = arguments.iter();
+    if rest.any(|argument| argument == "--only") {
+        let only = rest.next().expect("a way comes behind --only");
+        candidates.retain(|candidate| candidate.implementation == only);
+    }
 
     let mut taken = vec![Vec::new(); candidates.len()];
     for run in 0..=runs {

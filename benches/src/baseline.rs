@@ -15,13 +15,13 @@ use crate::{
 
 /// What a loop is given.
 #[derive(Clone, Debug)]
-pub struct Job<R> {
+pub struct Job<R: Rt> {
     /// Where it runs.
-    pub rt: R,
+    pub rt: &'static R,
     /// What handlers do.
     pub work: Work,
     /// Where they count.
-    pub tally: Arc<Tally>,
+    pub tally: &'static Tally,
     /// How many may run at once.
     pub concurrency: usize,
 }
@@ -31,8 +31,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 impl<R: Rt> Job<R> {
     fn handle(&self, update: &Update) -> impl Future<Output = ()> + Send + use<R> {
-        let tally = Arc::clone(&self.tally);
-        handle(self.rt.clone(), self.work, tally, update.id, update.chat)
+        handle(self.rt, self.work, self.tally, update.id, update.chat)
     }
 
     async fn all_handled(&self, count: u64) {
@@ -73,7 +72,7 @@ impl<R: Rt> Job<R> {
         let slots = Arc::new(Semaphore::new(self.concurrency));
         for update in batches.into_iter().flatten() {
             let slot = Arc::clone(&slots).acquire_owned().await;
-            let (rt, handler) = (self.rt.clone(), self.handle(&update));
+            let (rt, handler) = (self.rt, self.handle(&update));
             self.rt.spawn(async move {
                 let _slot = slot;
                 rt.timeout(LIMIT, handler).await;
@@ -91,7 +90,7 @@ impl<R: Rt> Job<R> {
             let mut lock = |key| Arc::clone(locks.entry(key).or_default());
             let chat = lock((0, update.chat));
             let user = (keys > 1).then(|| lock((1, update.user)));
-            let (rt, handler) = (self.rt.clone(), self.handle(&update));
+            let (rt, handler) = (self.rt, self.handle(&update));
             self.rt.spawn(async move {
                 let _slot = slot;
                 let _chat = chat.lock().await;

@@ -1,14 +1,15 @@
 //! What must hold for any bytes: the bodies of the fuzz targets in `fuzz`, and of the tests below.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, fmt, time::Duration};
 
+use bytes::Bytes;
 use runner_core::SupplyError;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::{
     ApiError, HttpResponse, Incoming, LimitError, Limits, Token, Update, UpdateKind, envelope,
-    json_tree::Json, split::split,
+    header::Scan, json_tree::Json, scan::Scanner, split::split, walk::walk,
 };
 
 /// An answer to a poll. Three bytes for how many updates, the offset and the levels that are
@@ -29,8 +30,9 @@ pub fn answer(data: &[u8]) {
     check_answer(&inside, offset, limit, &limits);
 }
 
-/// One update: whatever is decoded can be looked at.
+/// One update: whatever is decoded can be looked at, and one pass tells what two passes tell.
 pub fn update(data: &[u8]) {
+    check_walk(data);
     let Ok(incoming) = Incoming::from_json(data.to_vec()) else {
         return;
     };
@@ -78,6 +80,40 @@ pub fn retry_after(data: &[u8]) {
     }
 }
 
+/// What is read in one pass must be what the scan and `serde_json` make of it.
+pub(crate) fn check_walk(data: &[u8]) {
+    let Some(walked) = walk(data, false) else {
+        return;
+    };
+    let mut values = serde_json::Deserializer::from_slice(data).into_iter::<IgnoredAny>();
+    assert!(matches!(values.next(), Some(Ok(_))));
+    assert_eq!(walked.end, values.byte_offset());
+    let raw = Bytes::copy_from_slice(&data[..walked.end]);
+    let mut scan = Scan::default();
+    let levels = scan.read(&mut Scanner::new(&raw));
+    assert_eq!(levels, Some(walked.levels));
+
+    let one_pass = Incoming::walked(walked, raw.clone(), usize::MAX);
+    let two_passes = Incoming::scanned(scan, raw, 0, usize::MAX);
+    assert!(one_pass.outline().is_some() && two_passes.outline().is_none());
+    assert!(!two_passes.is_id_assumed());
+    assert_eq!(one_pass.id(), two_passes.id());
+    assert_eq!(one_pass.header(), two_passes.header());
+    let one_pass = Update::from_incoming(&one_pass).expect("it was checked");
+    let two_passes = Update::from_incoming(&two_passes).expect("it was accepted before");
+    assert_eq!(seen(&one_pass), seen(&two_passes));
+    assert_eq!(one_pass.command(), two_passes.command());
+}
+
+/// Everything that an update shows.
+fn seen(update: &Update) -> impl PartialEq + fmt::Debug {
+    (
+        (update.id(), update.kind(), update.raw()),
+        (update.chat_id(), update.user_id(), update.message_id()),
+        (update.text(), update.query_id(), update.date()),
+    )
+}
+
 fn check_answer(body: &[u8], offset: Option<i64>, limit: usize, limits: &Limits) {
     let response = HttpResponse::new(200, body.to_vec());
     let outcome = split(&response, &token(), offset, limit, limits);
@@ -85,6 +121,7 @@ fn check_answer(body: &[u8], offset: Option<i64>, limit: usize, limits: &Limits)
         assert!(updates.len() <= limit.min(100));
         for incoming in updates {
             look_at_incoming(incoming);
+            check_walk(incoming.raw());
             if let Ok(update) = Update::from_incoming(incoming) {
                 look_at(&update);
             }

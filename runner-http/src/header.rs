@@ -1,4 +1,4 @@
-//! One shallow scan of an update: its id, its kind, its chat, its user.
+//! One shallow scan of an update that is unusual: its id, its kind, its chat, its user.
 //!
 //! Never fails: what is missing or of an odd type is left out, so that an update whose shape is
 //! unexpected still has a header. Looks at four levels at most; everything else is skipped without
@@ -89,7 +89,7 @@ fn peer(json: &mut Scanner<'_>, id: &mut Option<i64>) -> Option<()> {
 
 /// Where the chat is, in an update of some kind.
 #[derive(Clone, Copy)]
-enum Place {
+pub(crate) enum Place {
     /// In the object itself.
     Chat,
     /// In the message inside, whose sender is the bot.
@@ -99,7 +99,7 @@ enum Place {
 }
 
 impl Place {
-    fn of(kind: &UpdateKind) -> Self {
+    pub(crate) fn of(kind: &UpdateKind) -> Self {
         match kind {
             UpdateKind::CallbackQuery => Self::Message,
             UpdateKind::BusinessConnection => Self::UserChat,
@@ -112,4 +112,4 @@ impl Place {
 ///
 /// Their offset is the id plus one: a negative offset would delete updates on the server, and
 /// beyond this bound it would not be a number that every JSON reader understands.
-const IDS: std::ops::Range<i64> = 0..1 << 52;
+pub(crate) const IDS: std::ops::Range<i64> = 0..1 << 52;

@@ -7,7 +7,12 @@ use runner_core::BoxError;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Header, LimitError, Limits, UpdateKind, error::json_fault, header::Scan, scan::Scanner,
+    Header, LimitError, Limits, UpdateKind,
+    error::json_fault,
+    header::Scan,
+    outline::Outline,
+    scan::Scanner,
+    walk::{Walked, walk},
 };
 
 /// One update as it was fetched: its id, what it is about, and its JSON, not yet decoded.
@@ -17,11 +22,22 @@ use crate::{
 #[derive(Clone)]
 pub struct Incoming {
     id: i64,
-    is_id_assumed: bool,
-    /// Why it may not be decoded.
-    limit: Option<LimitError>,
     header: Header,
     raw: Bytes,
+    content: Content,
+}
+
+/// What is known of the content of an update.
+#[derive(Clone, Copy)]
+enum Content {
+    /// It is valid, and this is what is decoded of it.
+    Outlined(Outline),
+    /// It is unusual, so decoding tells.
+    Unknown,
+    /// It may not be decoded.
+    Refused(LimitError),
+    /// It cannot be decoded: its id is missing, and assumed.
+    WithoutId,
 }
 
 impl Incoming {
@@ -33,29 +49,53 @@ impl Incoming {
     /// shows when it is decoded, nesting beyond the default [`Limits`] among it.
     pub fn from_json(raw: impl Into<Bytes>) -> Result<Self, DecodeError> {
         let raw = raw.into();
-        let mut scan = Scan::default();
-        // Where the structure is lost the scan ends, and what was found before it stays.
-        let levels = scan.read(&mut Scanner::new(&raw)).unwrap_or_default();
-        let limit = too_deep(levels, Limits::default().max_depth);
-        match scan.id {
-            Some(id) => Ok(Self::new(id, scan, raw, limit)),
-            None => Err(DecodeError::new(
-                None,
-                scan.into_header().kind,
-                raw.len(),
-                NO_ID,
-            )),
+        let max_depth = Limits::default().max_depth;
+        let incoming = match walk(&raw, false) {
+            Some(walked) if Scanner::new(&raw[walked.end..]).is_at_end() => {
+                Self::walked(walked, raw, max_depth)
+            }
+            _ => {
+                let mut scan = Scan::default();
+                // Where the structure is lost the scan ends, and what was found before it stays.
+                let levels = scan.read(&mut Scanner::new(&raw)).unwrap_or_default();
+                Self::scanned(scan, raw, levels, max_depth)
+            }
+        };
+        if !incoming.is_id_assumed() {
+            return Ok(incoming);
+        }
+        let Header { kind, .. } = incoming.header;
+        Err(DecodeError::new(None, kind, incoming.raw.len(), NO_ID))
+    }
+
+    /// An update of which everything is known.
+    pub(crate) fn walked(walked: Walked, raw: Bytes, max_depth: usize) -> Self {
+        let content = Content::Outlined(walked.outline);
+        Self::new(walked.scan, raw, content, walked.levels, max_depth)
+    }
+
+    /// An update that is unusual.
+    pub(crate) fn scanned(scan: Scan, raw: Bytes, levels: usize, max_depth: usize) -> Self {
+        Self::new(scan, raw, Content::Unknown, levels, max_depth)
+    }
+
+    fn new(scan: Scan, raw: Bytes, content: Content, levels: usize, max_depth: usize) -> Self {
+        let content = match too_deep(levels, max_depth) {
+            _ if scan.id.is_none() => Content::WithoutId,
+            Some(limit) => Content::Refused(limit),
+            None => content,
+        };
+        Self {
+            id: scan.id.unwrap_or_default(),
+            header: scan.into_header(),
+            raw,
+            content,
         }
     }
 
-    pub(crate) fn new(id: i64, scan: Scan, raw: Bytes, limit: Option<LimitError>) -> Self {
-        Self {
-            id,
-            is_id_assumed: scan.id.is_none(),
-            limit,
-            header: scan.into_header(),
-            raw,
-        }
+    /// Sets the id of an update whose own cannot be read.
+    pub(crate) fn assume_id(&mut self, id: i64) {
+        self.id = id;
     }
 
     /// The `update_id`.
@@ -68,7 +108,7 @@ impl Incoming {
     /// have at its place. Such an update cannot be decoded.
     #[must_use]
     pub fn is_id_assumed(&self) -> bool {
-        self.is_id_assumed
+        matches!(self.content, Content::WithoutId)
     }
 
     /// What is known before decoding.
@@ -114,10 +154,18 @@ impl Incoming {
 
     /// Whether it may be decoded.
     pub(crate) fn check(&self) -> Result<(), DecodeError> {
-        match self.limit {
-            _ if self.is_id_assumed => Err(self.error(NO_ID)),
-            Some(limit) => Err(self.error(limit)),
-            None => Ok(()),
+        match self.content {
+            Content::WithoutId => Err(self.error(NO_ID)),
+            Content::Refused(limit) => Err(self.error(limit)),
+            Content::Outlined(_) | Content::Unknown => Ok(()),
+        }
+    }
+
+    /// What is decoded of it, unless it is unusual.
+    pub(crate) fn outline(&self) -> Option<Outline> {
+        match self.content {
+            Content::Outlined(outline) => Some(outline),
+            _ => None,
         }
     }
 

@@ -31,12 +31,17 @@ mod json_tree;
 mod kind;
 mod limits;
 mod methods;
+mod model;
+mod outline;
 mod scan;
 mod split;
+mod strict;
+mod string;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod token;
 mod update;
+mod walk;
 
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 pub use self::client::ClientOptions;

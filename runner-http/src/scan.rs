@@ -138,6 +138,16 @@ impl<'a> Scanner<'a> {
         self.deepest = mark.depth;
     }
 
+    /// What was not passed over yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        &self.text[self.at..]
+    }
+
+    /// Passes over the beginning of the rest, which is one value.
+    pub(crate) fn advance(&mut self, bytes: usize) {
+        self.at += bytes;
+    }
+
     /// Whether there is nothing but white space left.
     pub(crate) fn is_at_end(&mut self) -> bool {
         self.peek().is_none()

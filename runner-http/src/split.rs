@@ -1,13 +1,13 @@
 //! From one answer to updates: each its own slice, with an id and a header.
 //!
-//! Decodes nothing else, so that an update of any shape costs no other one.
+//! An update of any shape costs no other one.
 
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
 use crate::{
     ApiError, HttpResponse, Incoming, LimitError, Limits, Token, envelope, error::Body,
-    header::Scan, incoming::too_deep, scan::Scanner,
+    header::Scan, scan::Scanner, walk::walk,
 };
 
 /// Splits the answer to a `getUpdates` with this `offset` and `limit`.
@@ -21,26 +21,25 @@ pub(crate) fn split(
     limits: &Limits,
 ) -> Result<Vec<Incoming>, ApiError> {
     let is_success = (200..300).contains(&response.status);
-    let scans = match scans(&response.body, limit.min(MAX_UPDATES), limits) {
-        Some(scans) if is_success => scans.map_err(ApiError::Limit)?,
+    let mut updates = match updates(&response.body, limit.min(MAX_UPDATES), limits) {
+        Some(updates) if is_success => updates.map_err(ApiError::Limit)?,
         _ => return Err(not_updates(response, token)),
     };
-    let Some(mut lowest) = lowest_id(&scans, offset) else {
-        return match scans.first() {
+    let Some(mut lowest) = lowest_id(&updates, offset) else {
+        return match updates.first() {
             None => Ok(Vec::new()),
-            Some(Scanned { raw, .. }) => Err(ApiError::Position {
-                body: Body::bounded(raw),
+            Some(first) => Err(ApiError::Position {
+                body: Body::bounded(first.raw()),
             }),
         };
     };
-    Ok(scans
-        .into_iter()
-        .map(|Scanned { scan, raw, limit }| {
-            let id = scan.id.unwrap_or(lowest);
-            lowest = id.saturating_add(1);
-            Incoming::new(id, scan, raw, limit)
-        })
-        .collect())
+    for update in &mut updates {
+        if update.is_id_assumed() {
+            update.assume_id(lowest);
+        }
+        lowest = update.id().saturating_add(1);
+    }
+    Ok(updates)
 }
 
 /// The lowest id that the first update can have.
@@ -49,12 +48,11 @@ pub(crate) fn split(
 /// the first is not before the offset. Passing by the lowest possible id never skips another
 /// update: if it was a lower bound only, the same update comes again and is passed by once more, a
 /// little higher. Without an offset, the first id that can be read tells.
-fn lowest_id(scans: &[Scanned], offset: Option<i64>) -> Option<i64> {
-    let known = scans.iter().position(|one| one.scan.id.is_some());
+fn lowest_id(updates: &[Incoming], offset: Option<i64>) -> Option<i64> {
+    let known = updates.iter().position(|update| !update.is_id_assumed());
     let from_next = known.and_then(|index| {
-        let id = scans[index].scan.id?;
         let before = i64::try_from(index).ok()?;
-        Some((id - before).max(0))
+        Some((updates[index].id() - before).max(0))
     });
     let from_offset = offset.filter(|offset| *offset > 0);
     match (from_offset, from_next) {
@@ -64,16 +62,14 @@ fn lowest_id(scans: &[Scanned], offset: Option<i64>) -> Option<i64> {
     }
 }
 
-/// One update of an answer.
-struct Scanned {
-    scan: Scan,
-    raw: Bytes,
-    /// The limit that it alone is beyond.
-    limit: Option<LimitError>,
-}
-
 /// The updates of an answer; `None` if it has none.
-fn scans(body: &Bytes, limit: usize, limits: &Limits) -> Option<Result<Vec<Scanned>, LimitError>> {
+fn updates(
+    body: &Bytes,
+    limit: usize,
+    limits: &Limits,
+) -> Option<Result<Vec<Incoming>, LimitError>> {
+    // Servers escape what is not ASCII, and one look at all of it costs less than many.
+    let is_utf8 = body.is_ascii();
     let mut json = Scanner::new(body);
     let mut ok = false;
     let most = limits.max_updates.max(1);
@@ -84,32 +80,14 @@ fn scans(body: &Bytes, limit: usize, limits: &Limits) -> Option<Result<Vec<Scann
             Some(())
         }
         b"result" => {
-            let mut updates = Vec::new();
+            let mut updates = Vec::with_capacity(limit.min(body.len() / USUAL));
             let mut count = 0_usize;
             json.array(|json| {
                 count += 1;
                 if updates.len() >= limit {
                     return json.skip();
                 }
-                let start = json.mark()?;
-                let mut scan = Scan::default();
-                let levels = match scan.read(json) {
-                    Some(levels) => levels,
-                    None => {
-                        // Its brackets may still tell where it ends.
-                        json.rewind(start);
-                        json.skip()?;
-                        json.levels_since(start)
-                    }
-                };
-                let text = json.since(start);
-                let raw = if body.len() <= MAX_SHARED {
-                    body.slice_ref(text)
-                } else {
-                    Bytes::copy_from_slice(text)
-                };
-                let limit = too_deep(levels, limits.max_depth);
-                updates.push(Scanned { scan, raw, limit });
+                updates.push(update(json, body, is_utf8, limits.max_depth)?);
                 Some(())
             })?;
             result = Some(if count > most {
@@ -122,6 +100,39 @@ fn scans(body: &Bytes, limit: usize, limits: &Limits) -> Option<Result<Vec<Scann
         _ => json.skip(),
     })?;
     result.filter(|_| ok && json.is_at_end())
+}
+
+/// Passes over one element of the array.
+fn update(
+    json: &mut Scanner<'_>,
+    body: &Bytes,
+    is_utf8: bool,
+    max_depth: usize,
+) -> Option<Incoming> {
+    let start = json.mark()?;
+    let raw = |text: &[u8]| {
+        if body.len() <= MAX_SHARED {
+            body.slice_ref(text)
+        } else {
+            Bytes::copy_from_slice(text)
+        }
+    };
+    if let Some(walked) = walk(json.rest(), is_utf8) {
+        json.advance(walked.end);
+        return Some(Incoming::walked(walked, raw(json.since(start)), max_depth));
+    }
+    let mut scan = Scan::default();
+    let levels = match scan.read(json) {
+        Some(levels) => levels,
+        None => {
+            // Its brackets may still tell where it ends.
+            json.rewind(start);
+            json.skip()?;
+            json.levels_since(start)
+        }
+    };
+    let raw = raw(json.since(start));
+    Some(Incoming::scanned(scan, raw, levels, max_depth))
 }
 
 fn not_updates(response: &HttpResponse, token: &Token) -> ApiError {
@@ -138,6 +149,9 @@ fn not_updates(response: &HttpResponse, token: &Token) -> ApiError {
 ///
 /// Source: <https://core.telegram.org/bots/api#getupdates>, parameter `limit`.
 const MAX_UPDATES: usize = 100;
+
+/// Few updates have fewer bytes.
+const USUAL: usize = 256;
 
 /// Updates are slices of the answer unless it is larger than this: one slow handler would otherwise
 /// keep megabytes alive, and five hundred of them gigabytes. A hundred messages of the usual size

@@ -3,16 +3,19 @@
 use std::fmt;
 
 use bytes::Bytes;
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor},
-};
+use serde::de::DeserializeOwned;
 
-use crate::{DecodeError, Header, Incoming, UpdateKind, error::json_fault};
+use crate::{
+    DecodeError, Header, Incoming, UpdateKind,
+    error::json_fault,
+    model,
+    outline::{Outline, Text},
+};
 
 /// One update, decoded as far as most bots need it; everything else by [`json`](Self::json).
 ///
-/// A clone is cheap apart from the text.
+/// What it offers was found when the update was split, except for a text with escapes: that is
+/// decoded when it is asked for. A clone is cheap apart from such a text.
 ///
 /// ```
 /// use runner_http::{Update, UpdateKind};
@@ -31,8 +34,13 @@ use crate::{DecodeError, Header, Incoming, UpdateKind, error::json_fault};
 pub struct Update {
     id: i64,
     header: Header,
-    content: Content,
     raw: Bytes,
+    date: Option<i64>,
+    message_id: Option<i64>,
+    query_id: Text,
+    text: Text,
+    /// Whether that is the text of a message.
+    is_text: bool,
 }
 
 impl Update {
@@ -54,18 +62,41 @@ impl Update {
     /// As [`from_json`](Self::from_json).
     pub fn from_incoming(incoming: &Incoming) -> Result<Self, DecodeError> {
         incoming.check()?;
+        match incoming.outline() {
+            Some(outline) => Ok(Self::outlined(incoming, outline)),
+            None => Self::decoded(incoming),
+        }
+    }
+
+    /// An update of which everything is known.
+    fn outlined(incoming: &Incoming, outline: Outline) -> Self {
+        Self {
+            id: incoming.id(),
+            header: incoming.header().clone(),
+            raw: incoming.raw().clone(),
+            date: outline.date.map(Into::into),
+            message_id: outline.message_id.map(Into::into),
+            query_id: outline.query_id.into(),
+            text: outline.text.into(),
+            is_text: outline.is_text,
+        }
+    }
+
+    /// An update about which something is unusual, or wrong.
+    fn decoded(incoming: &Incoming) -> Result<Self, DecodeError> {
         let raw = incoming.raw();
         let text = str::from_utf8(raw).map_err(|error| incoming.error(error))?;
-        let mut json = serde_json::Deserializer::from_str(text);
-        let content = ContentOf(incoming.kind())
-            .deserialize(&mut json)
-            .and_then(|content| json.end().map(|()| content))
+        let content = model::content(text, incoming.kind())
             .map_err(|error| incoming.error(json_fault(&error, None)))?;
         Ok(Self {
             id: incoming.id(),
             header: incoming.header().clone(),
-            content,
             raw: raw.clone(),
+            date: content.date,
+            is_text: content.text.is_some(),
+            message_id: content.message_id(),
+            query_id: content.id.clone().into(),
+            text: content.into_text().into(),
         })
     }
 
@@ -97,11 +128,7 @@ impl Update {
     /// inline query.
     #[must_use]
     pub fn text(&self) -> Option<&str> {
-        let content = &self.content;
-        let text = content.text.as_ref().or(content.caption.as_ref());
-        text.or(content.data.as_ref())
-            .or(content.query.as_ref())
-            .map(AsRef::as_ref)
+        self.text.get(&self.raw)
     }
 
     /// When it happened, as Unix time in seconds; for an edited message, when it was first sent.
@@ -109,23 +136,20 @@ impl Update {
     /// Queries and button presses have none.
     #[must_use]
     pub fn date(&self) -> Option<i64> {
-        self.content.date
+        self.date
     }
 
     /// The id of the message, or of the one that the button belongs to.
     #[must_use]
     pub fn message_id(&self) -> Option<i64> {
-        let content = &self.content;
-        content
-            .message_id
-            .or_else(|| content.message.as_ref()?.message_id)
+        self.message_id
     }
 
     /// The id by which a query is answered: of a button press or of an inline, shipping or
     /// pre-checkout query.
     #[must_use]
     pub fn query_id(&self) -> Option<&str> {
-        self.content.id.as_deref()
+        self.query_id.get(&self.raw)
     }
 
     /// The command, if the text of a new message begins with one.
@@ -136,8 +160,10 @@ impl Update {
         use UpdateKind as Kind;
 
         match self.kind() {
-            Kind::Message | Kind::ChannelPost | Kind::BusinessMessage | Kind::GuestMessage => {
-                Command::parse(self.content.text.as_deref()?)
+            Kind::Message | Kind::ChannelPost | Kind::BusinessMessage | Kind::GuestMessage
+                if self.is_text =>
+            {
+                Command::parse(self.text()?)
             }
             _ => None,
         }
@@ -208,83 +234,11 @@ impl<'a> Command<'a> {
     }
 }
 
-/// The few fields that are decoded, of all kinds at once: no two kinds use a name differently.
-#[derive(Clone, Default, Deserialize)]
-struct Content {
-    id: Option<Box<str>>,
-    message_id: Option<i64>,
-    date: Option<i64>,
-    text: Option<Box<str>>,
-    caption: Option<Box<str>>,
-    data: Option<Box<str>>,
-    query: Option<Box<str>>,
-    message: Option<MessageRef>,
-}
-
-#[derive(Clone, Deserialize)]
-struct MessageRef {
-    message_id: Option<i64>,
-}
-
-/// Decodes the content of an update of this kind, and skips the rest.
-struct ContentOf<'a>(&'a UpdateKind);
-
-impl<'de> DeserializeSeed<'de> for ContentOf<'_> {
-    type Value = Content;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Content, D::Error> {
-        deserializer.deserialize_map(self)
-    }
-}
-
-impl<'de> Visitor<'de> for ContentOf<'_> {
-    type Value = Content;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an update")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Content, A::Error> {
-        let mut content = Content::default();
-        // What the newest kinds look like is not known for sure, so nothing of them is looked at.
-        let known = !matches!(self.0, UpdateKind::Other(_) | UpdateKind::Subscription);
-        while let Some(is_content) = map.next_key_seed(IsName(self.0.as_str()))? {
-            if is_content && known {
-                content = map.next_value()?;
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(content)
-    }
-}
-
-/// Compares a key without allocating it.
-struct IsName<'a>(&'a str);
-
-impl<'de> DeserializeSeed<'de> for IsName<'_> {
-    type Value = bool;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
-        deserializer.deserialize_identifier(self)
-    }
-}
-
-impl Visitor<'_> for IsName<'_> {
-    type Value = bool;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a name")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
-        Ok(name == self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::error::Error;
+
+    use serde::Deserialize;
 
     use super::*;
 
@@ -420,6 +374,22 @@ mod tests {
             let error = Update::from_json(raw).unwrap_err();
             assert!(error.to_string().contains("cannot be decoded"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_array_is_not_taken_for_an_object() {
+        for content in [
+            r#""message":["5"]"#,
+            r#""message":[]"#,
+            r#""callback_query":{"id":"5","message":[7]}"#,
+        ] {
+            let raw = format!(r#"{{"update_id":5,{content}}}"#);
+            let error = Update::from_json(raw).unwrap_err();
+            let source = error.source().unwrap().to_string();
+            assert!(source.contains("expected an object"), "{source}");
+        }
+        let none = update(r#""callback_query":{"id":"5","message":null}"#);
+        assert_eq!((none.query_id(), none.message_id()), (Some("5"), None));
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::{
     fmt,
     future::pending,
     num::NonZeroUsize,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -134,7 +133,12 @@ pub(crate) struct Measured {
 }
 
 /// Runs one workload once and tells what it cost.
-pub(crate) fn measure<R: Rt>(rt: &R, candidate: Candidate, load: Load, count: u64) -> Measured {
+pub(crate) fn measure<R: Rt>(
+    rt: &'static R,
+    candidate: Candidate,
+    load: Load,
+    count: u64,
+) -> Measured {
     let prepared = Prepared::new(rt, load, count);
     let region = Region::new(ALLOCATOR);
     let (began, cpu) = (Instant::now(), cpu_time());
@@ -150,12 +154,12 @@ pub(crate) fn measure<R: Rt>(rt: &R, candidate: Candidate, load: Load, count: u6
 }
 
 /// Runs one workload once. Reads no clock of the process, which rustix cannot do under valgrind.
-pub(crate) fn handle_all<R: Rt>(rt: &R, candidate: Candidate, load: Load, count: u64) {
+pub(crate) fn handle_all<R: Rt>(rt: &'static R, candidate: Candidate, load: Load, count: u64) {
     Prepared::new(rt, load, count).run(candidate);
 }
 
 /// A workload that can begin.
-struct Prepared<R> {
+struct Prepared<R: Rt> {
     job: Job<R>,
     batches: Vec<Vec<Update>>,
     keys: usize,
@@ -163,10 +167,10 @@ struct Prepared<R> {
 }
 
 impl<R: Rt> Prepared<R> {
-    fn new(rt: &R, load: Load, count: u64) -> Self {
+    fn new(rt: &'static R, load: Load, count: u64) -> Self {
         Self {
             job: Job {
-                rt: rt.clone(),
+                rt,
                 work: load.work,
                 tally: Tally::new(),
                 concurrency: load.concurrency,
@@ -180,14 +184,14 @@ impl<R: Rt> Prepared<R> {
     /// # Panics
     ///
     /// Unless every update was handled.
-    fn run(self, candidate: Candidate) -> Arc<Tally> {
+    fn run(self, candidate: Candidate) -> &'static Tally {
         let Self {
             job,
             batches,
             keys,
             count,
         } = self;
-        let (rt, tally) = (job.rt.clone(), Arc::clone(&job.tally));
+        let (rt, tally) = (job.rt, job.tally);
         match candidate {
             Ours => rt.block_on(ours(job, batches, keys, count)),
             Spawn => rt.block_on(job.spawn(batches)),
@@ -247,7 +251,6 @@ async fn ours<R: Rt>(job: Job<R>, batches: Vec<Vec<Update>>, keys: usize, count:
         // As the hand-written loops fetch: as fast as slots become free.
         .timeout(Duration::from_secs(60));
     let runner = Runner::for_each(seam, supplier, move |update: Delivery<Update>| {
-        let (rt, tally) = (rt.clone(), Arc::clone(&tally));
         handle(rt, work, tally, update.id, update.chat)
     })
     .sink(options);

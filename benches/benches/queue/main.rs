@@ -173,7 +173,7 @@ impl Output {
 }
 
 /// Time and allocations: all candidates of a row in turns.
-fn times<R: Rt>(options: &Options, output: &Output, runtime: Runtimes, rt: &R) {
+fn times<R: Rt>(options: &Options, output: &Output, runtime: Runtimes, rt: &'static R) {
     let (count, runs) = if options.quick {
         (20_000, 1)
     } else {
@@ -358,7 +358,7 @@ fn growth<R: Rt>(
 }
 
 /// One workload, once: nothing else for callgrind to see.
-fn profile<R: Rt>(options: &Options, rt: &R) -> Result<(), String> {
+fn profile<R: Rt>(options: &Options, rt: &'static R) -> Result<(), String> {
     let count = options.updates.unwrap_or(20_000);
     let Some(name) = options.only.as_deref() else {
         return Err("--profile needs --only".to_owned());
@@ -379,11 +379,16 @@ fn profile<R: Rt>(options: &Options, rt: &R) -> Result<(), String> {
     Ok(())
 }
 
+/// For ever, so that handlers need no count of who holds it.
+fn kept<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
 fn run(options: &Options) -> Result<(), String> {
     if options.profile {
         return match options.wants_runtime(Runtimes::Tokio) {
-            true => profile(options, &TokioRt::new(options.workers.unwrap_or(1))),
-            false => profile(options, &SmolRt::new(options.workers.unwrap_or(1))),
+            true => profile(options, kept(TokioRt::new(options.workers.unwrap_or(1)))),
+            false => profile(options, kept(SmolRt::new(options.workers.unwrap_or(1)))),
         };
     }
     let all = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
@@ -398,15 +403,15 @@ fn run(options: &Options) -> Result<(), String> {
     if !callgrind {
         eprintln!("valgrind is missing, instructions are not counted");
     }
-    let (tokio, smol) = (TokioRt::new(workers), SmolRt::new(workers));
+    let (tokio, smol) = (kept(TokioRt::new(workers)), kept(SmolRt::new(workers)));
     for runtime in [Runtimes::Tokio, Runtimes::Smol] {
         if !options.wants_runtime(runtime) {
             continue;
         }
         if options.wants_part("time") {
             match runtime {
-                Runtimes::Tokio => times(options, &output, runtime, &tokio),
-                Runtimes::Smol => times(options, &output, runtime, &smol),
+                Runtimes::Tokio => times(options, &output, runtime, tokio),
+                Runtimes::Smol => times(options, &output, runtime, smol),
             }
         }
         if options.wants_part("instructions") && callgrind {
@@ -414,14 +419,14 @@ fn run(options: &Options) -> Result<(), String> {
         }
         if options.wants_part("memory") {
             match runtime {
-                Runtimes::Tokio => memory(options, &output, runtime, &tokio),
-                Runtimes::Smol => memory(options, &output, runtime, &smol),
+                Runtimes::Tokio => memory(options, &output, runtime, tokio),
+                Runtimes::Smol => memory(options, &output, runtime, smol),
             }
         }
         if options.wants_part("growth") {
             match runtime {
-                Runtimes::Tokio => growth(options, &output, runtime, &tokio, callgrind)?,
-                Runtimes::Smol => growth(options, &output, runtime, &smol, callgrind)?,
+                Runtimes::Tokio => growth(options, &output, runtime, tokio, callgrind)?,
+                Runtimes::Smol => growth(options, &output, runtime, smol, callgrind)?,
             }
         }
     }

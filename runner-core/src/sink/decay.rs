@@ -1,8 +1,8 @@
 //! How updates in flight expire.
 //!
-//! All handlers have the same time, and it starts when they first wait, read under the lock. So the
-//! order in which they enter the list is the order of their deadlines, and one timer for the head
-//! is enough. A deadline that was moved by hand leaves the list for a sorted set, so that the
+//! All handlers have the same time, and it starts when they first wait. So the order in which they
+//! enter the list is the order of their deadlines, give or take the moment between reading the clock and
+//! getting the lock, by which a deadline is moved back; and one timer for the head is enough. A deadline that was moved by hand leaves the list for a sorted set, so that the
 //! common path does not pay for it.
 
 use std::time::{Duration, Instant};
@@ -110,10 +110,10 @@ impl<U> Queue<U> {
         now: Instant,
     ) {
         let newest = self.newest;
-        debug_assert!(
-            newest == NONE || self.nodes[newest as usize].deadline <= now.checked_add(limit),
-            "the clock is read under the lock, so deadlines come in order"
-        );
+        let latest = match newest {
+            NONE => None,
+            newest => self.nodes[newest as usize].deadline,
+        };
         let node = &mut self.nodes[ticket.index as usize];
         let extended = node.deadline.take();
         let Some(deadline) = now.checked_add(limit) else {
@@ -124,7 +124,8 @@ impl<U> Queue<U> {
             (Timeout::Own, _) => self.set_clock(ticket, deadline),
             (Timeout::Shared, Some(extended)) => self.set_clock(ticket, extended),
             (Timeout::Shared, None) => {
-                node.deadline = Some(deadline);
+                // Another task may have read the clock later, and have been here earlier.
+                node.deadline = latest.max(Some(deadline));
                 node.clock = Clock::Listed;
                 node.previous = newest;
                 match newest {

@@ -70,6 +70,8 @@ pub(crate) struct Sink<U: Send + Sync + 'static> {
     /// Counts, and wraps around: something was cancelled, and is about to be woken.
     cancels: AtomicU32,
     runtime: Arc<dyn Runtime>,
+    /// Whether handlers have a timeout.
+    limited: bool,
     keys: Option<Arc<KeysOf<U>>>,
     hasher: KeyHasher,
     policy: Arc<dyn DecideBoxed<U>>,
@@ -108,6 +110,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
             stopping: AtomicBool::new(false),
             cancels: AtomicU32::new(0),
             runtime,
+            limited: options.timeout.is_some(),
             keys,
             hasher,
             policy,

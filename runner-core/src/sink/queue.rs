@@ -40,37 +40,41 @@ use super::{
 use crate::{Cause, Delivery, ticket::Ticket};
 
 /// All updates that the sink holds.
+///
+/// What changes with every update comes first and close together: workers on other cores have to get
+/// these lines of memory with the lock, and wait for each.
+#[repr(C, align(64))]
 pub(crate) struct Queue<U> {
-    pub(super) nodes: Slab<Node<U>>,
-    pub(super) order: KeyOrder,
-    pub(super) ready: Ready<U>,
-    /// First and last of the running updates by deadline; see `decay.rs`.
-    pub(super) oldest: u32,
-    pub(super) newest: u32,
-    /// Deadlines that are not in order of arrival.
-    pub(super) moved: BTreeSet<(Instant, Ticket)>,
-    /// When updates that failed are tried again.
-    pub(super) retries: BTreeSet<(Instant, Ticket)>,
-    pub(super) limits: Limits,
-    pub(super) phase: Phase,
     /// Updates in flight: started, not finished, holding a slot.
     pub(super) running: usize,
-    /// Updates that wait for a key or for a retry.
-    pub(super) waiting: usize,
-    /// Whether so many wait that intake stands still, until there is room for more than a few.
-    pub(super) choked: bool,
-    pub(super) detached: usize,
     /// Tasks that have the duty to start updates.
     pub(super) hungry: usize,
     /// How many of these have not looked for an update yet.
     pub(super) idle: usize,
     /// Tasks that are about to look for an update, and whose duty another task has taken on.
     pub(super) surplus: usize,
-    /// Tasks that have nothing to do.
-    pub(super) parked: Parked,
-    pub(super) counters: Counters,
     /// Attempts that were started.
     pub(super) claims: u64,
+    /// Updates that wait for a key or for a retry.
+    pub(super) waiting: usize,
+    /// First and last of the running updates by deadline; see `decay.rs`.
+    pub(super) oldest: u32,
+    pub(super) newest: u32,
+    pub(super) ready: Ready<U>,
+    pub(super) counters: Counters,
+    pub(super) nodes: Slab<Node<U>>,
+    pub(super) order: KeyOrder,
+    /// Deadlines that are not in order of arrival.
+    pub(super) moved: BTreeSet<(Instant, Ticket)>,
+    /// When updates that failed are tried again.
+    pub(super) retries: BTreeSet<(Instant, Ticket)>,
+    pub(super) limits: Limits,
+    pub(super) phase: Phase,
+    /// Whether so many wait that intake stands still, until there is room for more than a few.
+    pub(super) choked: bool,
+    pub(super) detached: usize,
+    /// Tasks that have nothing to do.
+    pub(super) parked: Parked,
     pub(super) latencies: Latencies,
     /// When a retry last became due while nothing was in flight.
     pub(super) revived: Option<Instant>,
@@ -190,7 +194,7 @@ impl<U> Queue<U> {
         ticket: Ticket,
         waker: &Waker,
         timeout: Timeout,
-        now: impl FnOnce() -> Instant,
+        now: Option<Instant>,
         hungry: &mut bool,
         effects: &mut Effects<U>,
     ) -> Option<Cancel> {
@@ -208,7 +212,8 @@ impl<U> Queue<U> {
         effects.stale = node.keep_waker(waker);
         node.pended = true;
         if let Some(limit) = limit {
-            self.start_clock(ticket, limit, timeout, now());
+            let now = now.expect("read for every one that is limited");
+            self.start_clock(ticket, limit, timeout, now);
             if let Some(deadline) = self.nodes[ticket.index as usize].deadline {
                 self.wake_before(deadline, &mut effects.wakers);
             }

@@ -583,9 +583,14 @@ impl Bench {
         let mut hungry = self.tasks[task].hungry;
         let waker = self.waker();
         let mut effects = Effects::default();
-        let cancel = self
-            .queue
-            .pend(ticket, &waker, timeout, || now, &mut hungry, &mut effects);
+        let cancel = self.queue.pend(
+            ticket,
+            &waker,
+            timeout,
+            Some(now),
+            &mut hungry,
+            &mut effects,
+        );
         let limit = match timeout {
             Timeout::Shared => self.setup.timeout.map(ms),
             Timeout::Own => Some(Duration::from_secs(30)),

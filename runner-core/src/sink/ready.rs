@@ -9,12 +9,13 @@ use super::order::SPARE;
 use crate::delivery::{Chunk, Share};
 
 /// Updates that may start.
+#[repr(C)]
 pub(super) struct Ready<U> {
-    entries: VecDeque<Entry<U>>,
     /// Updates in `entries`.
     first_time: usize,
     /// Those of them that have no node.
     fresh: usize,
+    entries: VecDeque<Entry<U>>,
     /// To be tried again, in the order in which they became due.
     again: VecDeque<u32>,
 }

@@ -375,7 +375,9 @@ impl<U: Send + Sync + 'static> Duty<U> {
         effects: &mut Effects<U>,
     ) -> Option<Cancel> {
         let ticket = self.ticket();
-        let now = || self.sink.runtime.now();
+        // Before, because others wait for the lock.
+        let limited = self.sink.limited || timeout == Timeout::Own;
+        let now = limited.then(|| self.sink.runtime.now());
         self.known = WakerId::of(cx.waker());
         let mut queue = self.sink.lock();
         // Under the lock: what is cancelled after this is counted after this.

@@ -3,6 +3,7 @@
 //! Decisions are in files that know no clock (`retry.rs`, `conflict.rs`, `pace.rs`); this one does
 //! the waiting.
 
+mod alarm;
 mod call;
 mod conflict;
 mod error;
@@ -26,6 +27,7 @@ use futures::{Stream, StreamExt, stream};
 
 pub(crate) use self::status::{SourceState, Status};
 use self::{
+    alarm::Alarm,
     call::Guarded,
     conflict::Conflicts,
     error::NoAnswer,
@@ -87,6 +89,8 @@ pub struct Source<S> {
     /// Outlives a dropped `next`: pausing and resuming is no way around it.
     rest: Option<Rest>,
     journal: Journal,
+    /// For the deadline of calls.
+    alarm: Alarm,
     /// When the last call was answered with updates, or when this was made.
     answered_at: Instant,
 }
@@ -103,6 +107,7 @@ impl<S: UpdateSupplier> Source<S> {
             conflicts: Conflicts::default(),
             pace: Pace::new(options.balance, options.max_delay),
             rest: None,
+            alarm: Alarm::default(),
             journal: Journal::default(),
         }
     }
@@ -296,7 +301,7 @@ impl<S: UpdateSupplier> Source<S> {
         let mut call = pin!(Guarded::new(async move {
             supplier.supply(limit).await.map_err(Into::into)
         }));
-        let mut sleep = None;
+        let alarm = &mut self.alarm;
         let mut waits = false;
         poll_fn(|cx| {
             if waits && opened.poll_closed(cx).is_ready() {
@@ -312,8 +317,7 @@ impl<S: UpdateSupplier> Source<S> {
             let Some((span, deadline)) = limits else {
                 return Poll::Pending;
             };
-            let sleep = sleep.get_or_insert_with(|| runtime.sleep_until(deadline));
-            ready!(sleep.as_mut().poll(cx));
+            ready!(alarm.poll(deadline, runtime, cx));
             let error = SupplyError::transient(NoAnswer(span));
             Poll::Ready(Ended::Done(Ok(Err(error))))
         })

@@ -8,6 +8,8 @@ mod hyper;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod options;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
+mod spare;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
 mod target;
 #[cfg(feature = "ureq")]
 mod ureq;

@@ -81,6 +81,9 @@ impl Options {
                 _ => return Err(format!("{arg} is not an option")),
             }
         }
+        if options.quick && options.save {
+            return Err("--quick makes single runs, which --save must not keep".into());
+        }
         Ok(options)
     }
 

@@ -116,16 +116,14 @@ pub(crate) const WORKLOADS: [Workload; 8] = [
 fn drain(sizes: &Sizes, data: &mut Data) -> Outcome {
     let mut runs = Runs::default();
     for _ in 0..sizes.runs {
-        let (floor_rate, floor_cpu) = drained(Who::Floor, ALL[0], sizes.drained)?;
-        runs.add(Who::Floor, ALL[0], "updates_per_s", floor_rate);
-        runs.add(Who::Floor, ALL[0], "cpu_us", floor_cpu);
+        let floor = drained(Who::Floor, ALL[0], sizes.drained)?;
+        floor.add_to(&mut runs, Who::Floor, ALL[0]);
         for combination in ALL {
-            let (rate, cpu) = drained(Who::Runner, combination, sizes.drained)?;
+            let drained = drained(Who::Runner, combination, sizes.drained)?;
+            drained.add_to(&mut runs, Who::Runner, combination);
             let mut add = |metric, value| runs.add(Who::Runner, combination, metric, value);
-            add("updates_per_s", rate);
-            add("cpu_us", cpu);
-            add("ratio_of_rate", rate / floor_rate);
-            add("ratio_of_cpu", cpu / floor_cpu);
+            add("ratio_of_rate", drained.rate / floor.rate);
+            add("ratio_of_cpu", drained.cpu / floor.cpu);
         }
     }
     runs.store(data, "drain");
@@ -139,8 +137,8 @@ fn growth(sizes: &Sizes, data: &mut Data) -> Outcome {
         let mut runs = Runs::default();
         for _ in 0..sizes.runs.min(3) {
             for combination in DEFAULT {
-                let (_, cpu) = drained(Who::Runner, combination, count)?;
-                runs.add(Who::Runner, combination, "cpu_us", cpu);
+                let drained = drained(Who::Runner, combination, count)?;
+                runs.add(Who::Runner, combination, "cpu_us", drained.cpu);
             }
         }
         runs.store(data, &format!("drain of {count}"));
@@ -148,15 +146,39 @@ fn growth(sizes: &Sizes, data: &mut Data) -> Outcome {
     Ok(())
 }
 
-/// Updates per second, and µs of CPU per update.
-fn drained(who: Who, combination: Combination, count: u64) -> Result<(f64, f64), Box<dyn Error>> {
+/// What a backlog cost.
+struct Drained {
+    /// Updates per second.
+    rate: f64,
+    /// µs of CPU per update, of the bot and of the server.
+    cpu: f64,
+    server_cpu: f64,
+}
+
+impl Drained {
+    fn add_to(&self, runs: &mut Runs, who: Who, combination: Combination) {
+        let mut add = |metric, value| runs.add(who, combination, metric, value);
+        add("updates_per_s", self.rate);
+        add("cpu_us", self.cpu);
+        add("server_cpu_us", self.server_cpu);
+        add("cores", (self.cpu + self.server_cpu) * self.rate / 1e6);
+    }
+}
+
+fn drained(who: Who, combination: Combination, count: u64) -> Result<Drained, Box<dyn Error>> {
     let mut server = Server::start()?;
     server.tell(&format!("fill {count}"))?;
+    let before = server.tell("usage")?.of("cpu")?;
     let mut bot = server.bot(who, combination, Work::Noop, count, CONCURRENCY)?;
     let answer = bot.answer()?;
-    let (seconds, cpu) = (answer.of("seconds")?, answer.of("cpu")?);
+    let served = server.tell("usage")?.of("cpu")? - before;
     bot.tell("stop")?;
-    Ok((count as f64 / seconds, cpu * 1e6 / count as f64))
+    let each = 1e6 / count as f64;
+    Ok(Drained {
+        rate: count as f64 / answer.of("seconds")?,
+        cpu: answer.of("cpu")? * each,
+        server_cpu: served * each,
+    })
 }
 
 /// Handlers that wait 10 ms.

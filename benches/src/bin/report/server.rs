@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use benches::process;
 use runner_testkit::{Fault, FaultRule, LocalServer, Traffic, TrafficUpdate};
 
 use crate::bot::{HOT, HOT_CHAT};
@@ -44,6 +45,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
             }
             ("steady", [rate, millis]) => steady(&server, *rate, *millis)?,
             ("hot", [count]) => hot(&server, *count)?,
+            ("usage", []) => println!("cpu {}", process::cpu_time().as_secs_f64()),
             ("settle", []) => {
                 settle(&server)?;
                 println!();

@@ -12,6 +12,9 @@ pub(crate) const FLOOR: &str = "#d9a441";
 
 const WIDTH: f64 = 760.0;
 
+/// The width of a letter, rather more than less: who draws the chart chooses the font.
+const LETTER: f64 = 6.5;
+
 /// One bar.
 pub(crate) struct Bar {
     pub(crate) label: String,
@@ -32,7 +35,6 @@ pub(crate) struct Bars {
 
 impl Bars {
     pub(crate) fn svg(&self) -> String {
-        const LEFT: f64 = 300.0;
         const RIGHT: f64 = 690.0;
         const STEP: f64 = 20.0;
         const GAP: f64 = 10.0;
@@ -40,9 +42,11 @@ impl Bars {
         if self.groups.is_empty() {
             return nothing(self.title);
         }
-        let bars = self.groups.iter().flatten();
-        let largest = bars.map(|bar| bar.value).fold(0.0, f64::max);
-        let scale = (RIGHT - LEFT) / self.mark.map_or(largest, |mark| mark.max(largest));
+        let bars = || self.groups.iter().flatten();
+        let largest = bars().map(|bar| bar.value).fold(0.0, f64::max);
+        let widest = bars().map(|bar| bar.label.chars().count()).max();
+        let left = 24.0 + LETTER * widest.unwrap_or(0) as f64;
+        let scale = (RIGHT - left) / self.mark.map_or(largest, |mark| mark.max(largest));
         let mut body = String::new();
         let mut y = 48.0;
         for group in &self.groups {
@@ -58,11 +62,11 @@ impl Bars {
                     body,
                     r##"
   <text x="{}" y="{text}" fill="#223" text-anchor="end">{}</text>
-  <rect x="{LEFT}" y="{y}" width="{width:.1}" height="15" fill="{color}"/>
+  <rect x="{left}" y="{y}" width="{width:.1}" height="15" fill="{color}"/>
   <text x="{:.1}" y="{text}" fill="#223">{}</text>"##,
-                    LEFT - 8.0,
+                    left - 8.0,
                     escape(label),
-                    LEFT + width + 6.0,
+                    left + width + 6.0,
                     number(*value, self.digits),
                 )
                 .expect("memory takes all");
@@ -71,7 +75,7 @@ impl Bars {
             y += GAP;
         }
         if let Some(mark) = self.mark {
-            let x = LEFT + mark * scale;
+            let x = left + mark * scale;
             write!(
                 body,
                 r##"
@@ -223,4 +227,33 @@ fn nice(value: f64) -> f64 {
 
 fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_label_has_its_place_beside_the_bars() {
+        let label = "sleep 1 ms at concurrency 10 000: semaphore + spawn + timeout";
+        let bars = Bars {
+            title: "long",
+            digits: 0,
+            groups: vec![vec![Bar {
+                label: label.into(),
+                value: 1.0,
+                color: OURS,
+            }]],
+            mark: None,
+        };
+        let svg = bars.svg();
+        let line = svg.lines().find(|line| line.contains(label)).unwrap();
+        let (_, text) = line.split_once("x=\"").unwrap();
+        let end: f64 = text.split('"').next().unwrap().parse().unwrap();
+        assert!(end >= LETTER * label.len() as f64, "{svg}");
+        assert!(
+            end < WIDTH / 2.0 + 100.0,
+            "room is left for the bars: {svg}"
+        );
+    }
 }

@@ -66,6 +66,8 @@ pub(crate) const TABLES: &[Table] = &[
             ("ratio_of_rate", "of the floor's", 2),
             ("cpu_us", "µs of CPU per update", 2),
             ("ratio_of_cpu", "times the floor's", 2),
+            ("server_cpu_us", "µs of CPU of the server", 2),
+            ("cores", "cores at work", 2),
         ],
     },
     Table {

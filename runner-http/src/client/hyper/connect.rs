@@ -1,23 +1,21 @@
 //! From a URL to a connection that speaks HTTP.
 
 use std::{
-    future::Future,
     io,
     net::{SocketAddr, TcpStream, ToSocketAddrs},
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use async_io::{Async, Timer};
+use async_io::Async;
 use futures::{
     channel::oneshot,
-    future::{Either, select},
     io::{AsyncRead, AsyncWrite},
 };
 use futures_rustls::{
@@ -30,7 +28,7 @@ use hyper::{
     rt::{Read, ReadBufCursor, Write},
 };
 
-use super::exchange::Link;
+use super::{deadline::Deadline, exchange::Link};
 use crate::client::{HttpError, HttpErrorKind, Limits, target::Target};
 
 /// Opens connections.
@@ -69,9 +67,12 @@ impl Connector {
     ) -> Result<Link, HttpError> {
         let timeout = || HttpError::new(HttpErrorKind::ConnectTimeout);
         let limit = limits.connect;
-        let addresses = within(limit, resolve(target)).await.ok_or_else(timeout)?;
+        let mut deadline = Deadline::default();
+        let addresses = deadline.within(limit, resolve(target)).await;
+        let addresses = addresses.ok_or_else(timeout)?;
         let addresses = addresses.map_err(|e| target.explain(HttpErrorKind::Connect, e))?;
-        let stream = within(limit, open(addresses)).await.ok_or_else(timeout)?;
+        let stream = deadline.within(limit, open(addresses)).await;
+        let stream = stream.ok_or_else(timeout)?;
         let stream =
             stream.map_err(|error| HttpError::new(HttpErrorKind::Connect).with_source(error))?;
         // Requests are small and answered one by one; a failure only costs time.
@@ -80,7 +81,8 @@ impl Connector {
         let stream: Box<dyn Stream> = if target.is_secure() {
             let name = ServerName::try_from(target.host().to_owned())
                 .map_err(|_| HttpError::new(HttpErrorKind::InvalidUrl))?;
-            let handshake = within(limit, self.tls.connect(name, stream)).await;
+            let handshake = self.tls.connect(name, stream);
+            let handshake = deadline.within(limit, handshake).await;
             Box::new(handshake.ok_or_else(timeout)?.map_err(|error| {
                 let kind = match error.kind() {
                     io::ErrorKind::InvalidData => HttpErrorKind::Tls,
@@ -101,19 +103,6 @@ impl Connector {
             .await
             .map_err(|error| target.explain(HttpErrorKind::Closed, error))?;
         Ok(Link::new(sender, connection, received))
-    }
-}
-
-/// The output of `future`, or None if it took longer than `limit`.
-pub(super) async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    // Without a deadline if it is too far away to be told.
-    let timer = match Instant::now().checked_add(limit) {
-        Some(deadline) => Timer::at(deadline),
-        None => Timer::never(),
-    };
-    match select(pin!(future), timer).await {
-        Either::Left((output, _)) => Some(output),
-        Either::Right(_) => None,
     }
 }
 
@@ -147,7 +136,8 @@ async fn open(addresses: Vec<SocketAddr>) -> io::Result<Async<TcpStream>> {
         let outcome = if left == 0 {
             connect.await
         } else {
-            within(PATIENCE, connect)
+            Deadline::default()
+                .within(PATIENCE, connect)
                 .await
                 .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
         };
@@ -184,6 +174,9 @@ impl Read for Io {
         let read = ready!(Pin::new(&mut this.stream).poll_read(cx, buffer))?;
         this.received.fetch_add(read, Ordering::Relaxed);
         cursor.put_slice(&buffer[..read]);
+        if read == this.buffer.len() && read < MAX_BUFFER {
+            this.buffer = vec![0; read * 2].into();
+        }
         Poll::Ready(Ok(()))
     }
 }
@@ -206,8 +199,11 @@ impl Write for Io {
     }
 }
 
-/// How much is read at once. Each connection has a buffer of this size.
-const BUFFER: usize = 16 << 10;
+/// How much is read at once to begin with. Each connection has a buffer of this size.
+const BUFFER: usize = 8 << 10;
+
+/// How much is read at once after large answers: a hundred updates of the usual size.
+const MAX_BUFFER: usize = 128 << 10;
 
 /// How long an address that does not answer keeps the next one from being tried.
 const PATIENCE: Duration = Duration::from_secs(3);

@@ -16,16 +16,15 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
     HeaderMap, Request, Response,
-    body::Incoming,
+    body::{Body, Incoming},
     client::conn::http1::{Connection, SendRequest},
     header,
 };
 
-use super::{
-    connect::{Io, within},
-    gunzip::Gunzip,
+use super::{connect::Io, deadline::Deadline, gunzip::Gunzip};
+use crate::client::{
+    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits, spare::Spare, target::Target,
 };
-use crate::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, Limits, target::Target};
 
 /// One connection. Dropping it closes it.
 pub(super) struct Link {
@@ -33,10 +32,12 @@ pub(super) struct Link {
     /// None once it has ended, because it must not be polled again.
     connection: Option<Connection<Io, Full<Bytes>>>,
     received: Arc<AtomicUsize>,
+    deadline: Deadline,
+    spare: Spare,
 }
 
 impl Link {
-    pub(super) const fn new(
+    pub(super) fn new(
         sender: SendRequest<Full<Bytes>>,
         connection: Connection<Io, Full<Bytes>>,
         received: Arc<AtomicUsize>,
@@ -45,7 +46,15 @@ impl Link {
             sender,
             connection: Some(connection),
             received,
+            deadline: Deadline::default(),
+            spare: Spare::default(),
         }
+    }
+
+    /// To be called after a call: the next one comes from another task. Polls come from the same, so
+    /// their timer may stay.
+    pub(super) fn rest(&mut self) {
+        self.deadline.clear();
     }
 
     /// Whether it can carry another request, as far as this side knows.
@@ -66,6 +75,7 @@ impl Link {
     ) -> Result<HttpResponse, Failure> {
         let before = self.received.load(Ordering::Relaxed);
         let limits = &request.limits;
+        let lane = request.lane;
         let request = prepare(target, request, user_agent)?;
         let received = Arc::clone(&self.received);
 
@@ -74,8 +84,8 @@ impl Link {
             let _ = self.sender.ready().await;
             self.sender.try_send_request(request).await
         });
-        let response = within(limits.answer, answer)
-            .await
+        let response = self.deadline.within(limits.answer, answer).await;
+        let response = response
             .ok_or_else(|| Failure::new(HttpErrorKind::AnswerTimeout))?
             .map_err(|failed| Failure {
                 error: explain(target, failed.error()),
@@ -87,11 +97,13 @@ impl Link {
 
         let body = drive(
             &mut self.connection,
-            read(target, limits, response.headers(), body),
+            read(target, limits, &mut self.spare, response.headers(), body),
         );
-        let body = within(limits.body, body)
-            .await
-            .ok_or_else(|| Failure::new(HttpErrorKind::BodyTimeout))??;
+        let body = self.deadline.within(limits.body, body).await;
+        let body = body.ok_or_else(|| Failure::new(HttpErrorKind::BodyTimeout))??;
+        if lane == Lane::Poll {
+            self.spare.keep(&body);
+        }
         let mut answer = HttpResponse::new(response.status().as_u16(), body);
         answer.retry_after = response
             .headers()
@@ -147,13 +159,15 @@ fn prepare(
 async fn read(
     target: &Target,
     limits: &Limits,
+    spare: &mut Spare,
     headers: &HeaderMap,
     mut body: Incoming,
 ) -> Result<Bytes, Failure> {
     let is_gzip = headers
         .get(header::CONTENT_ENCODING)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"));
-    let mut content = Gunzip::new(is_gzip, limits.max_body);
+    let room = spare.take(body.size_hint().lower());
+    let mut content = Gunzip::new(is_gzip, room, limits.max_body);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::from(explain(target, &error)))?;
         // Trailers mean nothing here.

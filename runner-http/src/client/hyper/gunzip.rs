@@ -14,10 +14,10 @@ pub(super) enum Gunzip {
 }
 
 impl Gunzip {
-    /// `limit` is in bytes, after decompression.
-    pub(super) fn new(is_gzip: bool, limit: usize) -> Self {
+    /// Collects in `bytes`, which is empty. `limit` is how many there may be, after decompression.
+    pub(super) fn new(is_gzip: bool, bytes: Vec<u8>, limit: usize) -> Self {
         let content = Bounded {
-            bytes: Vec::new(),
+            bytes,
             limit,
             is_exceeded: false,
         };

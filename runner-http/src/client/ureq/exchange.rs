@@ -18,6 +18,7 @@ use crate::{
     Limits,
     client::{
         ClientOptions, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane,
+        spare::Spare,
         target::{Target, header_text},
     },
 };
@@ -70,6 +71,7 @@ pub(super) struct Exchanger {
     veil: Veil,
     /// Where the last exchange went, and when it ended, if its connection was kept.
     kept: Option<(String, Instant)>,
+    spare: Spare,
 }
 
 impl Exchanger {
@@ -92,6 +94,7 @@ impl Exchanger {
             ),
             veil,
             kept: None,
+            spare: Spare::default(),
         }
     }
 
@@ -124,12 +127,15 @@ impl Exchanger {
         if keeps {
             self.kept = Some((target.origin, Instant::now()));
         }
+        if request.lane == Lane::Poll {
+            self.spare.keep(&response.body);
+        }
         Ok(response)
     }
 
     /// Returns whether the connection may be used again, too.
     fn exchange(
-        &self,
+        &mut self,
         uri: &Uri,
         shape: Shape,
         body: &[u8],
@@ -151,9 +157,7 @@ impl Exchanger {
         let response = self.agent.run(request).map_err(before_head)?;
 
         let (head, body) = response.into_parts();
-        // What a body says about its length may be wrong, so no more is reserved than most have.
-        let length = body.content_length().unwrap_or(0);
-        let mut content = Vec::with_capacity(length.min(MAX_RESERVED) as usize);
+        let mut content = self.spare.take(body.content_length().unwrap_or(0));
         body.into_with_config()
             .limit(u64::try_from(shape.limits.max_body).unwrap_or(u64::MAX))
             .reader()
@@ -238,9 +242,6 @@ impl Failure {
 /// How long a connection may rest before it is replaced instead of used: shorter than servers keep
 /// theirs, because a call that meets such a close fails.
 pub(super) const IDLE: Duration = Duration::from_secs(15);
-
-/// Most bytes that are reserved for a body before it is read: more than a hundred updates have.
-const MAX_RESERVED: u64 = 256 << 10;
 
 /// For how many servers a thread keeps a connection. Most clients have one.
 const MAX_HOSTS: usize = 4;

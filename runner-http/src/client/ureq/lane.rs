@@ -51,9 +51,9 @@ impl Threads {
             request,
             answer: sender,
         };
-        let refused = self.shared.dispatch(&mut state, job);
+        let handover = self.shared.dispatch(&mut state, job);
         drop(state);
-        refuse(refused);
+        self.shared.complete(handover);
         Pending {
             id,
             answer,
@@ -167,6 +167,14 @@ enum Running {
     Detached,
 }
 
+/// What is left to do for a job that was dispatched.
+enum Handover {
+    Done,
+    Give(SyncSender<Job>, Job),
+    /// There is no thread for it.
+    Refuse(Job, HttpError),
+}
+
 /// What a thread does after a job.
 enum Next {
     Run(Job),
@@ -175,22 +183,16 @@ enum Next {
 }
 
 impl Shared {
-    /// Hands the job to a thread or lets it wait. Returns it if neither can be.
-    fn dispatch(self: &Arc<Self>, state: &mut State, mut job: Job) -> Option<(Job, HttpError)> {
-        while let Some((_, sender)) = state.idle.pop() {
+    /// Chooses a thread for the job, or lets it wait. What is returned is to be
+    /// [completed](Self::complete) without the lock.
+    fn dispatch(self: &Arc<Self>, state: &mut State, job: Job) -> Handover {
+        if let Some((_, sender)) = state.idle.pop() {
             state.running.insert(job.id, Running::Starting);
-            match sender.send(job) {
-                Ok(()) => return None,
-                // Unreachable while threads take themselves off the list before they end.
-                Err(mpsc::SendError(returned)) => {
-                    state.running.remove(&returned.id);
-                    job = returned;
-                }
-            }
+            return Handover::Give(sender, job);
         }
         if state.threads >= self.limit {
             state.queue.push_back(job);
-            return None;
+            return Handover::Done;
         }
 
         let (sender, jobs) = mpsc::sync_channel(1);
@@ -204,17 +206,35 @@ impl Shared {
             Ok(_) => {
                 state.threads += 1;
                 state.running.insert(job.id, Running::Starting);
-                sender.send(job).expect("a new thread waits for its job");
-                None
+                Handover::Give(sender, job)
             }
             Err(_) if state.threads > 0 => {
                 state.queue.push_back(job);
-                None
+                Handover::Done
             }
-            Err(error) => Some((
+            Err(error) => Handover::Refuse(
                 job,
                 HttpError::new(HttpErrorKind::Unavailable).with_source(error),
-            )),
+            ),
+        }
+    }
+
+    /// To be called without the lock: it is the first thing that the thread takes, and the waker of
+    /// a caller may do anything.
+    fn complete(&self, handover: Handover) {
+        match handover {
+            Handover::Done => {}
+            Handover::Give(sender, job) => {
+                // Threads take themselves off the list before they end. If one had ended all the
+                // same, the caller would be told by the end of its channel.
+                if let Err(mpsc::SendError(job)) = sender.send(job) {
+                    self.lock().running.remove(&job.id);
+                }
+            }
+            // Nobody waits any more if the future was dropped.
+            Handover::Refuse(job, error) => {
+                let _ = job.answer.send(Err(error));
+            }
         }
     }
 
@@ -334,30 +354,23 @@ impl Shared {
             // The answer is on its way, or was given to a receiver that has gone.
             Some(Running::Skipped | Running::Cut | Running::Detached) | None => return,
         };
-        let mut refused = None;
+        let mut handover = Handover::Done;
         if detach {
             // The thread may be in a name look-up or a connect, which nothing can cut: it ends by
             // itself, and whoever waits need not wait for that.
             state.threads -= 1;
             state.detached += 1;
             if let Some(job) = state.queue.pop_front() {
-                refused = self.dispatch(&mut state, job);
+                handover = self.dispatch(&mut state, job);
             }
         }
         drop(state);
         agent.shutdown();
-        refuse(refused);
+        self.complete(handover);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it holds the lock, except on a broken invariant.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Answers outside the lock: the waker of the caller may do anything.
-fn refuse(refused: Option<(Job, HttpError)>) {
-    if let Some((job, error)) = refused {
-        let _ = job.answer.send(Err(error));
     }
 }

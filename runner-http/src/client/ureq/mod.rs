@@ -17,7 +17,8 @@ use super::{ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lan
 /// end after 15 s without work, or with the last clone.
 ///
 /// - [`Lane::Poll`]: every poll has a thread, with a connection of its own. There are as many as
-///   there are polls at a time: one for each bot that shares the client.
+///   there are polls at a time: one for each bot that shares the client. Each keeps the memory of its
+///   last two large answers, at most 512 KB.
 /// - [`Lane::Call`]: at most [`threads`](ClientOptions::threads) calls at a time, each thread with a
 ///   connection of its own. Further calls wait; the wait is not part of any limit.
 ///

@@ -4,9 +4,12 @@
 //! through the `log` crate, where no library can stop it. So they are given a URL whose path is
 //! nothing but stars, as long as the real one, and the real one takes its place in the buffer
 //! that is handed to the connection.
+//!
+//! That is also where the head of a request waits for its body, so that both leave at once: `ureq`
+//! writes them one after the other, which would be two packets.
 
 use std::{
-    fmt, io,
+    fmt, io, mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -77,6 +80,7 @@ impl Connector for VeilConnector {
         Ok(inner.map(|inner| VeilTransport {
             inner,
             veil: self.veil.clone(),
+            head: Vec::new(),
         }))
     }
 }
@@ -91,6 +95,22 @@ impl fmt::Debug for VeilConnector {
 pub(super) struct VeilTransport {
     inner: Box<dyn Transport>,
     veil: Veil,
+    /// Written by `ureq`, and not yet sent.
+    head: Vec<u8>,
+}
+
+impl VeilTransport {
+    /// Sends the head that was kept, with the first `amount` bytes of the output behind it.
+    fn send_head(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
+        let mut whole = mem::take(&mut self.head);
+        whole.extend_from_slice(&self.inner.buffers().output()[..amount]);
+        let size = self.inner.buffers().output().len();
+        for part in whole.chunks(size) {
+            self.inner.buffers().output()[..part.len()].copy_from_slice(part);
+            self.inner.transmit_output(part.len(), timeout)?;
+        }
+        Ok(())
+    }
 }
 
 impl Transport for VeilTransport {
@@ -103,11 +123,21 @@ impl Transport for VeilTransport {
         if let Some(path) = self.veil.take() {
             let line = &mut self.inner.buffers().output()[..amount];
             lift(line, &path).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+            self.head = line.to_vec();
+            return Ok(());
         }
-        self.inner.transmit_output(amount, timeout)
+        if self.head.is_empty() {
+            self.inner.transmit_output(amount, timeout)
+        } else {
+            self.send_head(amount, timeout)
+        }
     }
 
     fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, Error> {
+        if !self.head.is_empty() {
+            // It has no body.
+            self.send_head(0, timeout)?;
+        }
         self.inner.await_input(timeout)
     }
 
@@ -144,7 +174,86 @@ fn lift(line: &mut [u8], path: &str) -> Option<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::take;
+
+    use ureq::unversioned::transport::LazyBuffers;
+
     use super::*;
+
+    /// What left together is one entry.
+    #[derive(Clone, Debug, Default)]
+    struct Sent(Arc<Mutex<Vec<Vec<u8>>>>);
+
+    #[derive(Debug)]
+    struct Recorder {
+        buffers: LazyBuffers,
+        sent: Sent,
+    }
+
+    impl Transport for Recorder {
+        fn buffers(&mut self) -> &mut dyn Buffers {
+            &mut self.buffers
+        }
+
+        fn transmit_output(&mut self, amount: usize, _: NextTimeout) -> Result<(), Error> {
+            let bytes = self.buffers.output()[..amount].to_vec();
+            self.sent.0.lock().unwrap().push(bytes);
+            Ok(())
+        }
+
+        fn await_input(&mut self, _: NextTimeout) -> Result<bool, Error> {
+            Ok(true)
+        }
+
+        fn is_open(&mut self) -> bool {
+            true
+        }
+    }
+
+    const SIZE: usize = 64;
+
+    #[test]
+    fn a_head_leaves_with_what_follows_it_and_never_alone_unless_nothing_does() {
+        let sent = Sent::default();
+        let veil = Veil::default();
+        let mut transport = VeilTransport {
+            inner: Box::new(Recorder {
+                buffers: LazyBuffers::new(SIZE, SIZE),
+                sent: sent.clone(),
+            }),
+            veil: veil.clone(),
+            head: Vec::new(),
+        };
+        let mut write = |bytes: &[u8]| {
+            transport.buffers().output()[..bytes.len()].copy_from_slice(bytes);
+            let written = transport.transmit_output(bytes.len(), NextTimeout::default());
+            written.unwrap();
+            take(&mut *sent.0.lock().unwrap())
+        };
+        let (starred, head) = (
+            &b"POST /***** HTTP/1.1\r\n\r\n"[..],
+            &b"POST /bot:a HTTP/1.1\r\n\r\n"[..],
+        );
+        let url: Uri = "http://127.0.0.1/bot:a".parse().unwrap();
+
+        veil.cover(&url).unwrap();
+        assert!(write(starred).is_empty());
+        assert_eq!(write(b"{}"), [[head, b"{}"].concat()]);
+        assert_eq!(write(b"more"), [b"more"]);
+
+        // Both together are larger than the buffer.
+        veil.cover(&url).unwrap();
+        assert!(write(starred).is_empty());
+        let large = write(&[b'x'; SIZE]);
+        assert_eq!(large.concat(), [head, &[b'x'; SIZE]].concat());
+        assert_eq!(large[0].len(), SIZE);
+
+        veil.cover(&url).unwrap();
+        assert!(write(starred).is_empty());
+        transport.await_input(NextTimeout::default()).unwrap();
+        transport.await_input(NextTimeout::default()).unwrap();
+        assert_eq!(take(&mut *sent.0.lock().unwrap()), [head]);
+    }
 
     #[test]
     fn a_covered_url_keeps_its_origin_and_its_length() {
