@@ -1,9 +1,10 @@
 //! How updates in flight expire.
 //!
 //! All handlers have the same time, and it starts when they first wait. So the order in which they
-//! enter the list is the order of their deadlines, give or take the moment between reading the clock and
-//! getting the lock, by which a deadline is moved back; and one timer for the head is enough. A deadline that was moved by hand leaves the list for a sorted set, so that the
-//! common path does not pay for it.
+//! enter the list is the order of their deadlines, give or take the moment between reading the clock
+//! and getting the lock, by which a deadline is moved back; and one timer for the head is enough. A
+//! deadline that was moved by hand leaves the list for a sorted set, so that the common path does not
+//! pay for it.
 
 use std::time::{Duration, Instant};
 
@@ -230,4 +231,49 @@ impl<U> Queue<U> {
 pub(super) fn far_future(now: Instant) -> Instant {
     const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
     now.checked_add(CENTURY).unwrap_or(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroUsize, task::Waker};
+
+    use super::*;
+    use crate::{
+        delivery::Chunk,
+        sink::{SinkOptions, queue_model::nobody},
+    };
+
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Two tasks read the clock, and the later reading gets to the lock first.
+    #[test]
+    fn a_deadline_is_never_before_the_one_that_entered_the_list_before_it() {
+        let two = NonZeroUsize::new(2).expect("not zero");
+        let options = SinkOptions::concurrent().concurrency(two).workers(two);
+        let mut queue = Queue::new(&options.timeout(MS * 10));
+        let began = Instant::now();
+        Chunk::split(vec![0, 1], &nobody(), |chunk, count| {
+            queue.arrive_free(chunk, count, began);
+        });
+        let mut effects = Effects::default();
+        assert_eq!(queue.recruit(&mut effects.wakers), 2);
+        let tickets = [5, 3].map(|read| {
+            let ticket = queue.claim().expect("one is ready").delivery.ticket();
+            let now = Some(began + MS * read);
+            let (shared, waker) = (Timeout::Shared, Waker::noop());
+            let cancel = queue.pend(ticket, waker, shared, now, &mut true, &mut effects);
+            assert_eq!(cancel, None);
+            ticket
+        });
+        for ticket in tickets {
+            assert_eq!(queue.deadline(ticket), Some(began + MS * 15));
+        }
+        assert!(!queue.expire(began + MS * 14).cancels);
+        assert!(queue.expire(began + MS * 15).cancels);
+        for ticket in tickets {
+            let (cancel, _) = queue.check(ticket, Waker::noop());
+            assert_eq!(cancel, Some(Cancel::Timeout));
+        }
+        assert_eq!(queue.next_deadline(), None);
+    }
 }
