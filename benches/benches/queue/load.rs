@@ -154,8 +154,23 @@ pub(crate) fn measure<R: Rt>(
 }
 
 /// Runs one workload once. Reads no clock of the process, which rustix cannot do under valgrind.
-pub(crate) fn handle_all<R: Rt>(rt: &'static R, candidate: Candidate, load: Load, count: u64) {
-    Prepared::new(rt, load, count).run(candidate);
+///
+/// Makes so many updates and handles the first of them: whoever compares two counts of those that are
+/// handled does not count the making.
+pub(crate) fn handle_all<R: Rt>(
+    rt: &'static R,
+    candidate: Candidate,
+    load: Load,
+    count: u64,
+    made: u64,
+) {
+    let mut prepared = Prepared::new(rt, load, made);
+    let rest = prepared
+        .batches
+        .split_off((count as usize).div_ceil(load.batch));
+    prepared.count = count;
+    prepared.run(candidate);
+    drop(rest);
 }
 
 /// A workload that can begin.

@@ -70,6 +70,7 @@ struct Options {
     part: Option<String>,
     implementation: Option<String>,
     updates: Option<u64>,
+    made: u64,
     workers: Option<usize>,
     held: u64,
     quick: bool,
@@ -85,6 +86,7 @@ impl Options {
             part: None,
             implementation: None,
             updates: None,
+            made: 0,
             workers: None,
             held: 0,
             quick: false,
@@ -107,6 +109,7 @@ impl Options {
                 "--part" => options.part = Some(value()?),
                 "--implementation" => options.implementation = Some(value()?),
                 "--updates" => options.updates = Some(number(value()?)?),
+                "--made" => options.made = number(value()?)?,
                 "--workers" => options.workers = Some(number(value()?)? as usize),
                 "--held" => options.held = number(value()?)?,
                 "--quick" => options.quick = true,
@@ -375,7 +378,7 @@ fn profile<R: Rt>(options: &Options, rt: &'static R) -> Result<(), String> {
     let (Some(candidate), Some(load)) = (candidate, load) else {
         return Err(format!("no {implementation} or no {name}"));
     };
-    handle_all(rt, candidate, *load, count);
+    handle_all(rt, candidate, *load, count, options.made.max(count));
     Ok(())
 }
 

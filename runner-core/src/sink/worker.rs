@@ -5,6 +5,7 @@
 //! time; so there is one task for every handler that waits, and an update whose handler never waits
 //! costs no task at all. A task whose handler has ended after a wait takes the next update itself,
 //! and relieves one that was started for it and has not begun: under a steady load nothing is spawned.
+//! One that finds nothing to do is parked.
 
 use std::{
     future::poll_fn,
