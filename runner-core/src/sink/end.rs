@@ -145,15 +145,8 @@ impl<U> Queue<U> {
             node.chain = Chain::EMPTY;
             if matches!(node.state, State::Waiting | State::Ready | State::Retrying) {
                 let node = self.nodes.remove(index);
-                let started = node.was_handled(false);
                 self.counters.abandoned += 1;
-                self.abandoned.push(Unsettled {
-                    share: node.share,
-                    seq: node.seq,
-                    attempt: node.attempt,
-                    started,
-                    unresponsive: false,
-                });
+                self.abandoned.push(node.into_unsettled(false));
             }
         }
     }

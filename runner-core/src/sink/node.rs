@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, task::Waker, time::Instant};
 
-use super::order::Chain;
+use super::{order::Chain, outcome::Unsettled};
 use crate::{Cause, Delivery, delivery::Share, ticket::Ticket};
 
 /// One held update.
@@ -99,6 +99,18 @@ impl<U> Node<U> {
             index,
         };
         self.share.clone().deliver(self.attempt, ticket)
+    }
+
+    /// What the report needs of an update that is abandoned. `begun`: in this attempt.
+    pub(super) fn into_unsettled(self, begun: bool) -> Unsettled<U> {
+        let started = self.was_handled(begun);
+        Unsettled {
+            share: self.share,
+            seq: self.seq,
+            attempt: self.attempt,
+            started,
+            unresponsive: false,
+        }
     }
 
     /// Notes whom to wake. A replaced waker is returned to be dropped outside of the lock.

@@ -12,7 +12,7 @@ use super::{
     effects::Effects,
     node::{NONE, State},
     order::{Chain, SPARE},
-    outcome::{Ending, Fault, Outcome, Unsettled},
+    outcome::{Ending, Fault, Outcome},
     queue::{Job, Phase, Queue},
 };
 use crate::ticket::Ticket;
@@ -184,14 +184,7 @@ impl<U> Queue<U> {
             Ending::Abandoned => &mut counters.abandoned,
         } += 1;
         if ending == Ending::Abandoned {
-            let started = node.was_handled(true);
-            self.abandoned.push(Unsettled {
-                share: node.share,
-                seq: node.seq,
-                attempt: node.attempt,
-                started,
-                unresponsive: false,
-            });
+            self.abandoned.push(node.into_unsettled(true));
         } else {
             effects.garbage = Some(node.share);
         }
