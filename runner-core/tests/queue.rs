@@ -449,3 +449,35 @@ fn handlers_that_never_wait_leave_the_thread_to_others() {
     // A thousand updates are some thirty turns of the worker.
     assert!(turns >= 10, "{turns} turns");
 }
+
+/// A task whose handler has waited starts the next one without the duty, and has its turns all the same.
+#[test]
+fn followers_that_never_wait_leave_the_thread_to_others() {
+    let sim = SimRuntime::new(1);
+    let supplier = ScriptedSupplier::new(&sim).step(Step::Oversized((0..1_000).collect()));
+    let handled = Arc::new(Mutex::new(0));
+    let state = (sim.clone(), Arc::clone(&handled));
+    // One slot, and the first one has waited in it: all others follow.
+    let handle = Runner::for_each_with(
+        runtime(&sim),
+        supplier,
+        state,
+        |(sim, handled), update: Delivery<u32>| async move {
+            if *update == 0 {
+                sim.yield_now().await;
+            }
+            *handled.lock().unwrap() += 1;
+        },
+    )
+    .sink(concurrent(1))
+    .start();
+    let mut turns = 0;
+    sim.block_on(async {
+        while *handled.lock().unwrap() < 1_000 {
+            turns += usize::from(*handled.lock().unwrap() > 0);
+            sim.yield_now().await;
+        }
+        handle.stop().await.unwrap();
+    });
+    assert!(turns >= 10, "{turns} turns");
+}

@@ -302,7 +302,171 @@ fn the_deadline_is_known_from_the_first_wait_to_the_end() {
     assert_eq!((kept[0].deadline(), kept[0].extend(SECOND)), (None, false));
 }
 
+// A handler that follows one that has waited: its clock is started with it
+
+/// Handles these one after the other in a single slot; returns how each ended, and when since the
+/// last one.
+fn in_turn(sim: &SimRuntime, plans: &[Plan], options: SinkOptions) -> Vec<(Duration, End)> {
+    let supplier = ScriptedSupplier::new(sim).batch(0..plans.len());
+    let plans = plans.to_vec();
+    let recorder = Recorder::new(sim, move |update: &Delivery<usize>| plans[**update].clone());
+    let log = recorder.log();
+    let _handle = Runner::new(runtime(sim), supplier, recorder)
+        .sink(options.concurrency(n(1)))
+        .start();
+    sim.advance(LONG);
+    let mut last = Duration::ZERO;
+    (log.entries().iter())
+        .map(|entry| {
+            let ended = entry.ended.unwrap();
+            (
+                ended - std::mem::replace(&mut last, ended),
+                entry.end.unwrap(),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn a_follower_that_hangs_is_dropped_when_its_time_is_over() {
+    for_each_seed(10, |sim| {
+        let plans = [
+            Plan::ok().sleep(SECOND),
+            Plan::hang(),
+            Plan::ok().sleep(2 * SECOND - MS),
+            Plan::hang(),
+        ];
+        let ends = in_turn(&sim, &plans, options());
+        let expected = [
+            (SECOND, End::Ok),
+            (2 * SECOND, End::Dropped),
+            (2 * SECOND - MS, End::Ok),
+            (2 * SECOND, End::Dropped),
+        ];
+        assert_eq!(ends, expected);
+    });
+}
+
+/// Those that have a key take another way through the queue.
+#[test]
+fn a_follower_with_a_key_that_hangs_is_dropped_when_its_time_is_over() {
+    for_each_seed(10, |sim| {
+        let supplier = ScriptedSupplier::new(&sim).batch(0..3_u32);
+        let recorder = Recorder::new(&sim, |update: &Delivery<u32>| match **update {
+            1 => Plan::hang(),
+            _ => Plan::ok().sleep(SECOND),
+        });
+        let log = recorder.log();
+        let handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(options())
+            .sequentialize(|_| [Key::chat(1)])
+            .start();
+        sim.advance(2 * SECOND);
+        let deadline = handle.in_flight()[0].update.deadline();
+        assert_eq!(deadline, Some(sim.now() + SECOND));
+        sim.advance(10 * SECOND);
+        let ended: Vec<_> = log.entries().iter().map(|it| (it.ended, it.end)).collect();
+        let expected = [
+            (Some(SECOND), Some(End::Ok)),
+            (Some(3 * SECOND), Some(End::Dropped)),
+            (Some(4 * SECOND), Some(End::Ok)),
+        ];
+        assert_eq!(ended, expected);
+    });
+}
+
+#[test]
+fn the_clock_of_a_follower_starts_when_it_first_waits() {
+    for_each_seed(10, |sim| {
+        let slow = Plan::ok().block(10 * SECOND);
+        let plans = [
+            Plan::ok().sleep(SECOND),
+            slow.clone().sleep(2 * SECOND - MS),
+            slow.clone().sleep(3 * SECOND),
+            Plan::ok().sleep(SECOND),
+            // It blocks for less than its time, and would be late by what is left of it.
+            Plan::ok().block(SECOND).sleep(2 * SECOND - MS),
+            slow,
+        ];
+        let ends = in_turn(&sim, &plans, options());
+        let expected = [
+            (SECOND, End::Ok),
+            (12 * SECOND - MS, End::Ok),
+            (12 * SECOND, End::Dropped),
+            (SECOND, End::Ok),
+            (3 * SECOND - MS, End::Ok),
+            (10 * SECOND, End::Ok),
+        ];
+        assert_eq!(ends, expected);
+    });
+}
+
+/// It has taken less time than the clocks of runtimes measure, but all that it has.
+#[test]
+fn a_clock_that_runs_out_before_the_first_wait_is_started_again() {
+    for_each_seed(10, |sim| {
+        let plans = [
+            Plan::ok().sleep(MS / 10),
+            Plan::ok().block(MS / 2).sleep(MS / 10),
+        ];
+        let ends = in_turn(&sim, &plans, options().timeout(MS / 5));
+        let expected = [(MS / 10, End::Ok), (MS * 6 / 10, End::Ok)];
+        assert_eq!(ends, expected);
+    });
+}
+
+#[test]
+fn a_follower_that_blocks_is_not_late_and_keeps_its_slot() {
+    for_each_seed(10, |sim| {
+        let recorder = Recorder::new(&sim, |update: &Delivery<u32>| match **update {
+            1 => Plan::ok().block(10 * SECOND).sleep(SECOND),
+            _ => Plan::ok().sleep(SECOND),
+        });
+        let log = recorder.log();
+        let options = detaching(None).concurrency(n(1));
+        let (handle, _) = start(&sim, 0..3, recorder, options);
+        sim.advance(20 * SECOND);
+        assert_eq!(log.max_concurrency(), 1);
+        let counters = handle.stats().counters;
+        assert_eq!((counters.finished, counters.detached), (3, 0));
+    });
+}
+
+/// A handler that asks for more time when it is dropped.
+struct AsksInDrop {
+    update: Delivery<u32>,
+    answers: Answers<bool>,
+}
+
+impl Drop for AsksInDrop {
+    fn drop(&mut self) {
+        let answer = self.update.extend(SECOND);
+        self.answers.lock().unwrap().push(answer);
+    }
+}
+
 // Extending
+
+#[test]
+fn a_handler_that_is_being_dropped_is_given_no_more_time() {
+    for_each_seed(10, |sim| {
+        let seen = answers();
+        let log = Arc::clone(&seen);
+        let handle = handle_with(&sim, options(), move |_, update| {
+            let asks = AsksInDrop {
+                update,
+                answers: Arc::clone(&log),
+            };
+            async move {
+                std::future::pending::<()>().await;
+                drop(asks);
+            }
+        });
+        sim.advance(10 * SECOND);
+        assert_eq!(taken(&seen), [false]);
+        assert_eq!(handle.stats().counters.timed_out, 1);
+    });
+}
 
 #[test]
 fn more_time_may_be_asked_for_before_the_first_wait() {

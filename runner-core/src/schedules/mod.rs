@@ -12,6 +12,7 @@
 //!
 //! `RUNNER_SCHEDULES=100000` plays that many of each test, `RUNNER_SEED=17` others.
 
+mod ahead;
 mod capacity;
 mod handle;
 mod pull;

@@ -43,10 +43,12 @@ enum Op {
     /// A handler waits for the first time. If the queue has done all for that when it was started, it
     /// may be too late for that all the same.
     Pend(usize, bool),
-    /// A handler that waits is polled, and obeys if it was cancelled.
-    Poll(usize),
-    /// A handler, or a policy, ends with this.
-    End(usize, End),
+    /// A handler that waits is polled, and obeys if it was cancelled. If it was late, the policy answers
+    /// with this.
+    Poll(usize, End),
+    /// A handler, or a policy, ends with this. The task then takes the next update, or leaves its turn
+    /// to others.
+    End(usize, End, bool),
     /// A handler fails, and the policy takes its time.
     Decide(usize),
     Extend(usize, u64),
@@ -69,6 +71,19 @@ enum End {
     Skip,
     Retry(u64),
     Stop,
+}
+
+impl End {
+    /// What comes of it if it is the answer of a policy.
+    fn outcome(self, given_up: Ending) -> Outcome {
+        match self {
+            Self::Done | Self::Skip => Outcome::GivenUp(given_up),
+            Self::Retry(after) => Outcome::Retry { after: ms(after) },
+            Self::Stop => Outcome::Stop {
+                cause: Cause::from_error(Box::new(Theirs)),
+            },
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -139,8 +154,9 @@ fn ops() -> impl Strategy<Value = Op> {
         15 => (1_usize..6).prop_map(Op::ArriveFree),
         60 => index().prop_map(Op::Claim),
         40 => (index(), prop::bool::weighted(0.3)).prop_map(|(index, late)| Op::Pend(index, late)),
-        20 => index().prop_map(Op::Poll),
-        60 => (index(), ends).prop_map(|(index, end)| Op::End(index, end)),
+        20 => (index(), ends.clone()).prop_map(|(index, end)| Op::Poll(index, end)),
+        60 => (index(), ends, prop::bool::weighted(0.9))
+            .prop_map(|(index, end, claim)| Op::End(index, end, claim)),
         5 => index().prop_map(Op::Decide),
         10 => (index(), 0_u64..80).prop_map(|(index, by)| Op::Extend(index, by)),
         20 => (index(), 0_u64..80).prop_map(|(index, by)| Op::ExtendStarted(index, by)),
@@ -403,15 +419,15 @@ impl Bench {
                     }
                 }
             }
-            Op::Poll(index) => {
+            Op::Poll(index, verdict) => {
                 let waits = |it: &Self, task: &Task| it.run_of(task).is_some_and(|run| run.pended);
                 if let Some(task) = self.pick(index, waits) {
-                    self.poll(task);
+                    self.poll(task, verdict);
                 }
             }
-            Op::End(index, end) => {
+            Op::End(index, end, claim) => {
                 if let Some(task) = self.pick(index, |_, task| task.ticket.is_some()) {
-                    self.end(task, end);
+                    self.end(task, end, claim);
                 }
             }
             Op::Decide(index) => {
@@ -573,6 +589,10 @@ impl Bench {
             self.tasks[task].hungry || self.setup.workers.is_none(),
             "only who has the duty takes updates"
         );
+        if job.ahead.is_some() {
+            assert!(!self.tasks[task].hungry, "it has a duty to pass on");
+            assert_eq!(self.setup.detach, None, "it may lose its slot by that");
+        }
         assert!(self.running() < self.setup.concurrency, "a slot was free");
         assert!(
             !self.is_blocked(seq),
@@ -632,7 +652,7 @@ impl Bench {
         self.apply(effects);
     }
 
-    fn poll(&mut self, task: usize) {
+    fn poll(&mut self, task: usize, verdict: End) {
         let ticket = self.tasks[task].ticket.expect("it has an update");
         let waker = self.waker();
         let (cancel, replaced) = self.queue.check(ticket, &waker);
@@ -645,13 +665,13 @@ impl Bench {
             Some(Cancel::Timeout) if run.deciding => Outcome::GivenUp(Ending::Failed),
             Some(Cancel::Timeout) => {
                 self.begin_policy(task);
-                Outcome::GivenUp(Ending::TimedOut)
+                verdict.outcome(Ending::TimedOut)
             }
         };
-        self.settle(task, outcome);
+        self.settle(task, outcome, true);
     }
 
-    fn end(&mut self, task: usize, end: End) {
+    fn end(&mut self, task: usize, end: End, claim: bool) {
         let ticket = self.tasks[task].ticket.expect("it has an update");
         let run = *self.run_mut(ticket);
         let decided = match end {
@@ -661,15 +681,10 @@ impl Bench {
         };
         let outcome = match end {
             _ if !decided => Outcome::Abandoned,
-            End::Done if run.deciding => Outcome::GivenUp(Ending::Failed),
-            End::Done => Outcome::Done,
-            End::Skip => Outcome::GivenUp(Ending::Failed),
-            End::Retry(after) => Outcome::Retry { after: ms(after) },
-            End::Stop => Outcome::Stop {
-                cause: Cause::from_error(Box::new(Theirs)),
-            },
+            End::Done if !run.deciding => Outcome::Done,
+            end => end.outcome(Ending::Failed),
         };
-        self.settle(task, outcome);
+        self.settle(task, outcome, claim);
     }
 
     /// Whether the policy may be asked.
@@ -690,7 +705,7 @@ impl Bench {
         begun
     }
 
-    fn settle(&mut self, task: usize, outcome: Outcome) {
+    fn settle(&mut self, task: usize, outcome: Outcome, claim: bool) {
         let ticket = self.tasks[task].ticket.take().expect("it has an update");
         let now = self.now;
         let counters = &mut self.expected;
@@ -735,7 +750,7 @@ impl Bench {
         let mut effects = Effects::default();
         let ended = waited.then_some(now);
         let exchanged = match outcome {
-            Outcome::Done => {
+            Outcome::Done if claim => {
                 let queue = &mut self.queue;
                 queue.exchange(ticket, ended, || now, &mut hungry, &mut effects)
             }
@@ -744,9 +759,20 @@ impl Bench {
         let job = exchanged.or_else(|| {
             let queue = &mut self.queue;
             let hungry = &mut hungry;
-            queue.settle(ticket, outcome, true, ended, || now, hungry, &mut effects)
+            queue.settle(ticket, outcome, claim, ended, || now, hungry, &mut effects)
         });
-        assert!(job.is_some() || !hungry);
+        if claim {
+            assert!(job.is_some() || !hungry);
+        } else {
+            assert!(job.is_none());
+            let others = self.tasks.iter().filter(|task| task.hungry).count();
+            let others = others - usize::from(self.tasks[task].hungry);
+            let free = others < self.queue.limits.workers;
+            assert!(
+                hungry || !free || self.startable() == 0,
+                "who has left its turn comes back, and nobody else is started instead"
+            );
+        }
         self.tasks[task].hungry = hungry;
         self.claimed(task, job);
         self.apply(effects);
@@ -968,7 +994,7 @@ impl Bench {
         while !self.held.is_empty() {
             let before = self.held.len();
             self.step(Op::Claim(index));
-            self.step(Op::End(index, End::Done));
+            self.step(Op::End(index, End::Done, true));
             let progress = self.held.len() < before;
             let idle = self
                 .tasks
