@@ -432,6 +432,38 @@ fn a_follower_that_blocks_is_not_late_and_keeps_its_slot() {
     });
 }
 
+// Extending
+
+/// It blocks, and its time is over meanwhile; but nothing has come of that yet. It may be its second
+/// attempt, after the first one was late and was told.
+#[test]
+fn a_late_handler_may_ask_for_more_time_until_it_is_dropped() {
+    for_each_seed(10, |sim| {
+        let supplier = ScriptedSupplier::new(&sim).batch(0..2_u32);
+        let recorder = Recorder::new(&sim, |update: &Delivery<u32>| {
+            match (**update, update.attempt().get()) {
+                (1, 1) => Plan::hang(),
+                _ => (Plan::ok().sleep(SECOND).block(3 * SECOND))
+                    .extend(5 * SECOND)
+                    .sleep(5 * SECOND - MS),
+            }
+        });
+        let handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(options().concurrency(n(1)))
+            .policy(|failure: Failure<u32>| {
+                assert!(matches!(failure.cause, Cause::Timeout));
+                match failure.update.attempt().get() {
+                    1 => Verdict::Retry { after: MS },
+                    _ => Verdict::Skip,
+                }
+            })
+            .start();
+        sim.advance(60 * SECOND);
+        let counters = handle.stats().counters;
+        assert_eq!((counters.finished, counters.retried), (2, 1));
+    });
+}
+
 /// A handler that asks for more time when it is dropped.
 struct AsksInDrop {
     update: Delivery<u32>,
@@ -444,8 +476,6 @@ impl Drop for AsksInDrop {
         self.answers.lock().unwrap().push(answer);
     }
 }
-
-// Extending
 
 #[test]
 fn a_handler_that_is_being_dropped_is_given_no_more_time() {

@@ -14,23 +14,22 @@ use super::{
 };
 use crate::{Runner, RunnerHandle, SinkOptions};
 
-/// One slot, so that whoever is not first follows.
 fn start(
     threads: &Threads,
     world: &World,
+    keys: u32,
     batches: &[usize],
     options: SinkOptions,
 ) -> RunnerHandle<Item> {
-    Runner::new(
-        Arc::new(threads.clone()),
-        world.supplier(batches),
-        world.handler(),
-    )
-    .sink(options)
-    .sequentialize(world.keys())
-    .start()
+    let (supplier, handler) = (world.supplier(batches), world.handler());
+    let runner = Runner::new(Arc::new(threads.clone()), supplier, handler).sink(options);
+    match keys {
+        0 => runner.start(),
+        _ => runner.sequentialize(world.keys()).start(),
+    }
 }
 
+/// One slot, so that whoever is not first follows.
 fn single() -> SinkOptions {
     SinkOptions::concurrent().concurrency(n(1))
 }
@@ -51,7 +50,7 @@ fn the_first_wait_of_a_follower_meets_its_time_out() {
             _ => Plan::Hangs,
         });
         world.log().bound = 1;
-        let handle = start(&threads, &world, &[2], single().timeout(MS / 2));
+        let handle = start(&threads, &world, keys, &[2], single().timeout(MS / 2));
         // A time-out that is lost is a deadlock.
         world
             .until(|log| log.ends.len() + log.drops.len() == 2)
@@ -75,7 +74,7 @@ fn followers_that_hang_or_end_at_the_instant_of_their_time_out() {
             _ => Plan::Hangs,
         });
         world.log().bound = 1;
-        let handle = start(&threads, &world, &[4, 2], single().timeout(MS * 2));
+        let handle = start(&threads, &world, keys, &[4, 2], single().timeout(MS * 2));
         let report = world.handle_all(handle, 6).await;
         let counters = report.counters;
         let log = world.log();
@@ -99,7 +98,7 @@ fn the_first_wait_of_a_follower_meets_the_end_of_the_run() {
             world.log().bound = 1;
             let mut options = single();
             options.timeout = timeout;
-            let handle = start(&threads, &world, &[3], options);
+            let handle = start(&threads, &world, keys, &[3], options);
             world.until(|log| log.supplied == 3).await;
             yield_now().await;
             let report = handle
@@ -127,14 +126,16 @@ fn two_follow_while_the_concurrency_is_lowered() {
         });
         world.log().bound = 2;
         let options = SinkOptions::concurrent().concurrency(n(2));
-        let handle = start(&threads, &world, &[6, 2], options);
+        let handle = start(&threads, &world, keys, &[6, 2], options);
         let limits = handle.clone();
         let watching = world.clone();
         let lowering = spawn(async move {
             watching.until(|log| !log.starts.is_empty()).await;
             limits.set_concurrency(n(1));
             // Whoever had a slot keeps it; nobody gets it after that.
-            watching.until(|log| log.running() <= 1).await;
+            while limits.stats().in_flight > 1 {
+                yield_now().await;
+            }
             watching.log().bound = 1;
             watching.until(|log| log.starts.len() >= 6).await;
             watching.log().bound = 2;

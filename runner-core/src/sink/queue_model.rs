@@ -965,6 +965,21 @@ impl Bench {
             let width = self.setup.timeout.map_or(Duration::ZERO, ms) / 16;
             assert!(early <= next && next - early <= width);
         }
+        for task in &self.tasks {
+            if let Some(ticket) = task.ticket
+                && let Some(run) = self.run_of(task)
+                && run.cancel != Some(Cancel::Abandon)
+            {
+                let expected = match run {
+                    Run { deciding: true, .. } => None,
+                    Run { pended: true, .. } | Run { ahead: true, .. } => run.deadline,
+                    Run { expired: true, .. } => None,
+                    _ => run.early,
+                };
+                assert_eq!(self.queue.deadline(ticket), expected);
+            }
+        }
+        let queue = &self.queue;
         for scarce in [false, true] {
             let room = queue.room(scarce).map(NonZeroUsize::get);
             assert_eq!(room, self.room(scarce));
