@@ -132,10 +132,16 @@ fn two_follow_while_the_concurrency_is_lowered() {
         let lowering = spawn(async move {
             watching.until(|log| !log.starts.is_empty()).await;
             limits.set_concurrency(n(1));
-            // Whoever had a slot keeps it; nobody gets it after that.
+            let before = watching.log().overlaps;
             while limits.stats().in_flight > 1 {
                 yield_now().await;
             }
+            // Two had their slots already, and perhaps had not begun; nobody else gets one.
+            let overlaps = watching.log().overlaps - before;
+            assert!(
+                overlaps <= 2,
+                "{overlaps} began in a slot that had been taken away"
+            );
             watching.log().bound = 1;
             watching.until(|log| log.starts.len() >= 6).await;
             watching.log().bound = 2;

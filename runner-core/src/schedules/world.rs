@@ -109,6 +109,8 @@ pub(super) struct Log {
     given_up: Vec<u32>,
     pub(super) closed: Vec<usize>,
     running: BTreeMap<u32, u32>,
+    /// How many updates began while another one ran.
+    pub(super) overlaps: usize,
     /// How often each update was started.
     pub(super) starts: BTreeMap<u32, u32>,
     /// Updates whose handler has returned by itself, however, or whose lease was settled in time.
@@ -141,6 +143,7 @@ impl World {
                 given_up: Vec::new(),
                 closed: Vec::new(),
                 running: BTreeMap::new(),
+                overlaps: 0,
                 starts: BTreeMap::new(),
                 ends: Vec::new(),
                 drops: Vec::new(),
@@ -416,6 +419,7 @@ impl Started {
                 format!("{id} is started for the {starts}th time, as attempt {attempt}")
             });
             let (running, bound) = (log.running.len() + 1, log.bound);
+            log.overlaps += usize::from(running > 1);
             log.require(running <= bound, || format!("{running} at once"));
             if world.keys > 0 {
                 let same = |other: &&u32| **other % world.keys == id % world.keys;
