@@ -24,9 +24,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slab::Slab;
-
 use super::{
+    arena::Arena,
     effects::{Effects, Wakers},
     latency::Latencies,
     node::{Cancel, NONE, Node},
@@ -62,7 +61,7 @@ pub(crate) struct Queue<U> {
     pub(super) newest: u32,
     pub(super) ready: Ready<U>,
     pub(super) counters: Counters,
-    pub(super) nodes: Slab<Node<U>>,
+    pub(super) nodes: Arena<Node<U>>,
     pub(super) order: KeyOrder,
     /// Deadlines that are not in order of arrival.
     pub(super) moved: BTreeSet<(Instant, Ticket)>,
@@ -149,7 +148,7 @@ impl<U> Queue<U> {
             _ => None,
         };
         Self {
-            nodes: Slab::new(),
+            nodes: Arena::new(),
             order: KeyOrder::new(options.max_waiting_per_key.is_some()),
             ready: Ready::new(),
             oldest: NONE,
