@@ -5,13 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slab::Slab;
-
 use super::{
     decay::far_future,
     effects::{Effects, Wakers},
     node::{Clock, Node, State},
-    order::{Chain, SPARE},
+    order::Chain,
     outcome::{Ending, Fault, Outcome},
     queue::{Job, Phase, Queue},
 };
@@ -216,9 +214,8 @@ impl<U> Queue<U> {
             });
             self.look_at_waiting();
         }
-        if self.nodes.is_empty() && self.nodes.capacity() > SPARE {
+        if self.nodes.is_empty() {
             // After a burst, give its memory back.
-            self.nodes = Slab::new();
             self.ready.shrink();
         }
         if node.reported {
