@@ -16,13 +16,13 @@ pub(crate) enum Escapes {
 pub(crate) fn escaped_end(text: &[u8], at: usize) -> Option<(usize, Escapes)> {
     let mut rest = text.get(at..)?;
     let mut escapes = Escapes::Valid;
-    // Set if any escape was wrong, and looked at once, at the end.
+    // Set if any digits are wrong, which is asked once, at the end.
     let mut wrong = 0;
-    while let Some(eight) = rest.first_chunk() {
-        let eight = u64::from_le_bytes(*eight);
+    while let Some(chunk) = rest.first_chunk::<16>() {
+        let first = u64::from_le_bytes(*chunk.first_chunk()?);
         // In most scripts, text consists of little else.
-        if eight as u16 == u16::from_le_bytes(*b"\\u") {
-            let unit = Unit((eight >> 16) as u32);
+        if first as u16 == u16::from_le_bytes(*b"\\u") {
+            let unit = Unit((first >> 16) as u32);
             wrong |= unit.wrong();
             rest = &rest[6..];
             if !unit.is_character() {
@@ -33,18 +33,19 @@ pub(crate) fn escaped_end(text: &[u8], at: usize) -> Option<(usize, Escapes)> {
             }
             continue;
         }
-        let marks = marks(eight);
-        if marks == 0 {
-            rest = &rest[8..];
+        // How long words are cannot be foreseen, so the fewer branches the better.
+        let second = u64::from_le_bytes(*chunk.last_chunk()?);
+        let (first, second) = (marks(first), marks(second));
+        if first | second == 0 {
+            rest = &rest[16..];
             continue;
         }
-        rest = &rest[marks.trailing_zeros() as usize / 8..];
+        let (marks, before) = if first != 0 { (first, 0) } else { (second, 8) };
+        rest = &rest[before + marks.trailing_zeros() as usize / 8..];
         match *rest {
             [b'"', ..] if wrong == 0 => return Some((text.len() - rest.len(), escapes)),
-            [b'\\', b'u', ..] => {}
-            [b'\\', byte, ..] => {
-                short(byte)?;
-                rest = &rest[2..];
+            [b'\\', byte, ..] if byte == b'u' || is_short(byte) => {
+                rest = &rest[if byte == b'u' { 0 } else { 2 }..];
             }
             _ => return None,
         }
@@ -63,21 +64,21 @@ pub(crate) fn escaped_end(text: &[u8], at: usize) -> Option<(usize, Escapes)> {
 fn escaped_tail(text: &[u8], mut at: usize) -> Option<(usize, Escapes)> {
     let mut escapes = Escapes::Valid;
     loop {
+        while let Some(unit) = Unit::at(text, at) {
+            at += 6;
+            if !unit.is_character() {
+                match Unit::at(text, at) {
+                    Some(other) if unit.is_paired_with(other) => at += 6,
+                    _ => escapes = Escapes::HalfPairs,
+                }
+            }
+        }
         match *text.get(at)? {
             b'"' => return Some((at, escapes)),
-            b'\\' => match Unit::at(text, at) {
-                Some(unit) => {
-                    at += 6;
-                    // There is no room for the other half.
-                    if !unit.is_character() {
-                        escapes = Escapes::HalfPairs;
-                    }
-                }
-                None => {
-                    short(*text.get(at + 1)?)?;
-                    at += 2;
-                }
-            },
+            b'\\' => {
+                short(*text.get(at + 1)?)?;
+                at += 2;
+            }
             ..b' ' => return None,
             _ => at += 1,
         }
@@ -118,9 +119,9 @@ pub(crate) fn unescape(text: &str) -> Option<String> {
 }
 
 /// What a backslash and this byte stand for.
-fn short(byte: u8) -> Option<char> {
+const fn short(byte: u8) -> Option<char> {
     Some(match byte {
-        b'"' | b'\\' | b'/' => byte.into(),
+        b'"' | b'\\' | b'/' => byte as char,
         b'b' => '\u{8}',
         b'f' => '\u{c}',
         b'n' => '\n',
@@ -128,6 +129,21 @@ fn short(byte: u8) -> Option<char> {
         b't' => '\t',
         _ => return None,
     })
+}
+
+/// Whether this byte can follow a backslash, other than a `u`.
+#[inline(always)]
+fn is_short(byte: u8) -> bool {
+    const SHORT: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            table[byte] = short(byte as u8).is_some();
+            byte += 1;
+        }
+        table
+    };
+    SHORT[usize::from(byte)]
 }
 
 /// A unit of UTF-16, as the four digits of its escape.
