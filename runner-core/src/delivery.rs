@@ -223,15 +223,14 @@ impl<U> Share<U> {
         Self { chunk, index }
     }
 
-    /// Becomes the share of another update, and returns what it was, unless the two are neighbours.
+    /// Becomes the share of another update of a chunk, if it is in that already.
     #[inline]
-    pub(crate) fn replace(&mut self, chunk: &Arc<Chunk<U>>, index: u8) -> Option<Self> {
-        if Arc::ptr_eq(&self.chunk, chunk) {
+    pub(crate) fn move_within(&mut self, chunk: &Arc<Chunk<U>>, index: u8) -> bool {
+        let within = Arc::ptr_eq(&self.chunk, chunk);
+        if within {
             self.index = index;
-            return None;
         }
-        let other = Self::new(Arc::clone(chunk), index);
-        Some(std::mem::replace(self, other))
+        within
     }
 
     pub(crate) fn get(&self) -> &U {

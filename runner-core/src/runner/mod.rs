@@ -347,7 +347,7 @@ impl<S: UpdateSupplier, C> Runner<S, C> {
     /// Several tasks that hand updates over would overtake each other.
     fn keep_order(&mut self) {
         if self.gathering.is_some() {
-            self.options.workers = NonZeroUsize::MIN;
+            self.options.workers = Some(NonZeroUsize::MIN);
         }
     }
 }

@@ -1,16 +1,19 @@
 //! How updates in flight expire.
 //!
-//! All handlers have the same time, and it starts when they first wait. So the order in which they
-//! enter the list is the order of their deadlines, give or take the moment between reading the clock
-//! and getting the lock, by which a deadline is moved back; and one timer for the head is enough. A
-//! deadline that was moved by hand leaves the list for a sorted set, so that the common path does not
-//! pay for it.
+//! All handlers have the same time, so their deadlines come in the order in which their clocks start,
+//! and are counted by groups (`cohorts.rs`); one timer for the first group is enough. When that is due,
+//! whoever is left in it goes to a sorted set, where each deadline is exact. So does a deadline that
+//! was moved by hand. The common path pays for neither.
+//!
+//! The clock starts when the handler first waits. Of one that takes the place of a handler that has
+//! waited, it is started with the handler itself, because that saves its task the way to the lock; a
+//! task whose handler did not wait at once (see `worker.rs`) comes and has it started again.
 
 use std::time::{Duration, Instant};
 
 use super::{
-    effects::Effects,
-    node::{Cancel, Clock, NONE, State},
+    effects::{Effects, Wakers},
+    node::{Cancel, Clock, State},
     queue::{Queue, Timeout},
 };
 use crate::{ticket::Ticket, trace::warn};
@@ -18,26 +21,17 @@ use crate::{ticket::Ticket, trace::warn};
 impl<U> Queue<U> {
     /// The earliest point in time at which [`expire`](Self::expire) has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        let listed = match self.oldest {
-            NONE => None,
-            oldest => self.nodes[oldest as usize].deadline,
-        };
-        let moved = self.moved.first().map(|(deadline, _)| *deadline);
+        let shared = self.cohorts.first();
+        let exact = self.exact.first().map(|(deadline, _)| *deadline);
         let retry = self.retries.first().map(|(due, _)| *due);
-        [listed, moved, retry].into_iter().flatten().min()
+        [shared, exact, retry].into_iter().flatten().min()
     }
 
     /// Ends every handler whose time is over, and readies every update whose retry is due.
     pub(crate) fn expire(&mut self, now: Instant) -> Effects<U> {
         let mut effects = Effects::default();
-        while self.oldest != NONE
-            && self.nodes[self.oldest as usize]
-                .deadline
-                .is_some_and(|deadline| deadline <= now)
-        {
-            self.expire_one(self.oldest, &mut effects);
-        }
-        while let Some(&(deadline, ticket)) = self.moved.first()
+        self.look_at_cohorts(now);
+        while let Some(&(deadline, ticket)) = self.exact.first()
             && deadline <= now
         {
             self.expire_one(ticket.index, &mut effects);
@@ -56,6 +50,20 @@ impl<U> Queue<U> {
         effects
     }
 
+    /// Puts whoever is left in the groups that are due into exact order.
+    fn look_at_cohorts(&mut self, now: Instant) {
+        while let Some(cohort) = self.cohorts.take_due(now) {
+            for (index, node) in &mut self.nodes {
+                if node.clock == Clock::Shared && node.cohort == cohort {
+                    node.clock = Clock::Exact;
+                    let deadline = node.deadline.expect("a clock that runs has a deadline");
+                    // Fewer than 2^32 updates are held.
+                    self.exact.insert((deadline, node.ticket(index as u32)));
+                }
+            }
+        }
+    }
+
     /// The current deadline of an update.
     pub(crate) fn deadline(&mut self, ticket: Ticket) -> Option<Instant> {
         // While the policy decides, the deadline is that of the policy.
@@ -64,7 +72,8 @@ impl<U> Queue<U> {
 
     /// Moves the deadline of one update to `by` from now, if that is later.
     ///
-    /// `false` if it is not being handled: not yet, or not any longer, or not in time.
+    /// `false` if it is not being handled: not yet, or not any longer, or not in time. One that is to be
+    /// cancelled is in time until its task has been told.
     pub(crate) fn extend(
         &mut self,
         ticket: Ticket,
@@ -75,9 +84,11 @@ impl<U> Queue<U> {
         let Some(node) = self.node(ticket) else {
             return false;
         };
+        // Until its task has been told, nothing has come of it.
+        let late = node.cancel == Some(Cancel::Timeout) && !node.told;
         if node.state != State::Running
             || node.deciding
-            || node.cancel.is_some()
+            || node.cancel.is_some() && !late
             || node.clock == Clock::Expired
         {
             return false;
@@ -92,106 +103,110 @@ impl<U> Queue<U> {
         let now = now();
         let until = now.checked_add(by).unwrap_or_else(|| far_future(now));
         let node = self.node(ticket).expect("looked up above");
-        if node.clock == Clock::Off {
+        node.cancel = None;
+        if late {
+            self.set_clock(ticket.index, until);
+        } else if node.clock == Clock::Off {
             // Kept until the clock starts.
             node.deadline = node.deadline.max(Some(until));
         } else if node.deadline.is_some_and(|deadline| deadline < until) {
             self.stop_clock(ticket.index);
-            self.set_clock(ticket, until);
+            self.set_clock(ticket.index, until);
         }
         true
     }
 
-    /// Starts the clock of an update that has begun to wait.
+    /// Starts the clock of a handler, and wakes the timer if it is set for later.
+    ///
+    /// A clock that was started with the handler and still runs is started again.
     pub(super) fn start_clock(
         &mut self,
-        ticket: Ticket,
+        index: u32,
         limit: Duration,
         timeout: Timeout,
         now: Instant,
+        wakers: &mut Wakers,
     ) {
-        let newest = self.newest;
-        let latest = match newest {
-            NONE => None,
-            newest => self.nodes[newest as usize].deadline,
+        let node = &mut self.nodes[index as usize];
+        let asked = match node.clock {
+            Clock::Expired => return,
+            // Asked for before the clock was started, or since.
+            Clock::Off | Clock::Exact => node.deadline,
+            Clock::Shared => None,
         };
-        let node = &mut self.nodes[ticket.index as usize];
-        let extended = node.deadline.take();
+        self.stop_clock(index);
+        self.nodes[index as usize].pended = true;
         let Some(deadline) = now.checked_add(limit) else {
             return;
         };
-        let extended = extended.filter(|extended| *extended > deadline);
-        match (timeout, extended) {
-            (Timeout::Own, _) => self.set_clock(ticket, deadline),
-            (Timeout::Shared, Some(extended)) => self.set_clock(ticket, extended),
+        let asked = asked.filter(|asked| *asked > deadline);
+        let deadline = match (timeout, asked) {
+            (Timeout::Own, _) => self.set_clock(index, deadline),
+            (Timeout::Shared, Some(asked)) => self.set_clock(index, asked),
             (Timeout::Shared, None) => {
-                // Another task may have read the clock later, and have been here earlier.
-                node.deadline = latest.max(Some(deadline));
-                node.clock = Clock::Listed;
-                node.previous = newest;
-                match newest {
-                    NONE => self.oldest = ticket.index,
-                    newest => self.nodes[newest as usize].next = ticket.index,
+                let entry = self.cohorts.enter(deadline);
+                let node = &mut self.nodes[index as usize];
+                node.clock = Clock::Shared;
+                (node.cohort, node.deadline) = (entry.cohort, Some(entry.deadline));
+                if !entry.first {
+                    return;
                 }
-                self.newest = ticket.index;
+                entry.deadline
             }
-        }
+        };
+        self.wake_before(deadline, wakers);
     }
 
-    /// Takes an update out of the list or the set that holds its deadline.
+    /// Starts the clock of a handler that takes the place of another one. Nothing but time has passed
+    /// for that.
+    #[inline]
+    pub(super) fn restart_clock(
+        &mut self,
+        index: u32,
+        limit: Duration,
+        now: Instant,
+        wakers: &mut Wakers,
+    ) {
+        let node = &mut self.nodes[index as usize];
+        if node.clock == Clock::Shared
+            && let Some(deadline) = now.checked_add(limit)
+        {
+            let entry = self.cohorts.replace(node.cohort, deadline);
+            (node.cohort, node.deadline) = (entry.cohort, Some(entry.deadline));
+            node.pended = true;
+            if entry.first {
+                self.wake_before(entry.deadline, wakers);
+            }
+            return;
+        }
+        self.start_clock(index, limit, Timeout::Shared, now, wakers);
+    }
+
+    /// Takes the deadline of an update out of its group or the set.
     #[inline]
     pub(super) fn stop_clock(&mut self, index: u32) {
         let node = &mut self.nodes[index as usize];
-        if node.clock != Clock::Off || node.deadline.is_some() {
-            self.stop_running_clock(index);
-        }
-    }
-
-    fn stop_running_clock(&mut self, index: u32) {
-        let node = &mut self.nodes[index as usize];
         let deadline = node.deadline.take();
-        match std::mem::replace(&mut node.clock, Clock::Off) {
-            Clock::Off | Clock::Expired => {}
-            Clock::Listed => {
-                let (previous, next) = (node.previous, node.next);
-                node.previous = NONE;
-                node.next = NONE;
-                match previous {
-                    NONE => self.oldest = next,
-                    previous => self.nodes[previous as usize].next = next,
-                }
-                match next {
-                    NONE => self.newest = previous,
-                    next => self.nodes[next as usize].previous = previous,
-                }
-            }
-            Clock::Moved => {
-                let ticket = Ticket {
-                    seq: node.seq,
-                    index,
-                };
-                let deadline = deadline.expect("a moved clock has a deadline");
-                self.moved.remove(&(deadline, ticket));
+        node.pended = false;
+        match node.clock {
+            Clock::Off => return,
+            Clock::Expired => {}
+            Clock::Shared => self.cohorts.leave(node.cohort),
+            Clock::Exact => {
+                let deadline = deadline.expect("a clock that runs has a deadline");
+                self.exact.remove(&(deadline, node.ticket(index)));
             }
         }
-    }
-
-    /// Takes every update out of the list and the set.
-    pub(super) fn stop_all_clocks(&mut self) {
-        while self.oldest != NONE {
-            self.stop_clock(self.oldest);
-        }
-        while let Some((_, ticket)) = self.moved.first() {
-            self.stop_clock(ticket.index);
-        }
+        node.clock = Clock::Off;
     }
 
     /// Gives an update a deadline of its own.
-    fn set_clock(&mut self, ticket: Ticket, deadline: Instant) {
-        let node = &mut self.nodes[ticket.index as usize];
+    fn set_clock(&mut self, index: u32, deadline: Instant) -> Instant {
+        let node = &mut self.nodes[index as usize];
         node.deadline = Some(deadline);
-        node.clock = Clock::Moved;
-        self.moved.insert((deadline, ticket));
+        node.clock = Clock::Exact;
+        self.exact.insert((deadline, node.ticket(index)));
+        deadline
     }
 
     fn expire_one(&mut self, index: u32, effects: &mut Effects<U>) {

@@ -28,10 +28,7 @@ impl<U> Queue<U> {
     fn recruit_some(&mut self, wanted: usize, wakers: &mut Wakers) -> usize {
         self.hungry += wanted;
         self.idle += wanted;
-        // Some are on their way and had lost the duty: they have it again.
-        let returned = wanted.min(self.surplus);
-        self.surplus -= returned;
-        let mut left = wanted - returned;
+        let mut left = wanted;
         while left > 0
             && let Some(waker) = self.parked.call()
         {
@@ -57,21 +54,17 @@ impl<U> Queue<U> {
     /// Takes the next update that may start, for a task that looks for one and has none; else takes
     /// the duty.
     pub(crate) fn claim(&mut self) -> Option<Job<U>> {
-        if self.surplus > 0 {
-            self.surplus -= 1;
-            return None;
-        }
         self.idle -= 1;
-        self.take()
+        self.take(&mut true)
     }
 
-    /// Takes the next update that may start, for a task that has the duty; else takes the duty.
+    /// Takes the next update that may start; if there is none, takes the duty from a task that has it.
     ///
     /// Both in one critical section, or an update that arrives in between would be stranded.
     #[inline]
-    pub(super) fn take(&mut self) -> Option<Job<U>> {
+    pub(super) fn take(&mut self, hungry: &mut bool) -> Option<Job<U>> {
         if self.startable() == 0 {
-            self.hungry -= 1;
+            self.hungry -= usize::from(std::mem::take(hungry));
             return None;
         }
         self.running += 1;
@@ -92,31 +85,24 @@ impl<U> Queue<U> {
         Some(Job {
             delivery: node.deliver(index),
             preset: node.preset.clone(),
+            ahead: None,
         })
     }
 
-    /// Whether a task whose handler has waited may start the next update.
+    /// Whether a task whose update has ended may start the next one.
     ///
-    /// It is at hand, and a new task would cost a spawn: if there are enough tasks with the duty, it
-    /// relieves one that has not come to look yet.
-    pub(super) fn take_duty(&mut self) -> bool {
-        if self.startable() == 0 {
-            return false;
-        }
-        if self.hungry < self.limits.workers {
-            self.hungry += 1;
+    /// It need not have the duty for that: it takes a place that has just become free, and whoever has
+    /// the duty goes on as before. If the tasks that start updates are bounded, it takes the duty on.
+    #[inline]
+    pub(super) fn may_follow(&mut self, hungry: &mut bool) -> bool {
+        if *hungry || !self.limits.strict {
             return true;
         }
-        let relieves = self.idle > 0;
-        if relieves {
-            self.relieve();
+        let free = self.hungry < self.limits.workers;
+        if free {
+            self.hungry += 1;
+            *hungry = true;
         }
-        relieves
-    }
-
-    /// Takes the duty from a task that is about to look for an update.
-    pub(super) fn relieve(&mut self) {
-        self.idle -= 1;
-        self.surplus += 1;
+        free
     }
 }

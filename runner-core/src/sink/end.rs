@@ -3,8 +3,9 @@
 use std::task::Waker;
 
 use super::{
+    cohorts::Cohorts,
     effects::Effects,
-    node::{Cancel, State},
+    node::{Cancel, Clock, State},
     order::{Chain, KeyOrder},
     outcome::{Ending, Fault, Unsettled},
     parked::Call,
@@ -46,8 +47,11 @@ impl<U> Queue<U> {
         self.parked.send_away(&mut effects.wakers);
         self.phase = Phase::Closed;
         // A time-out from now on would only turn the end into a question to the policy.
-        self.stop_all_clocks();
+        self.cohorts = Cohorts::new(self.limits.timeout);
+        self.exact.clear();
         for (_, node) in &mut self.nodes {
+            node.clock = Clock::Off;
+            node.deadline = None;
             node.cancel = Some(Cancel::Abandon);
             effects.cancels = true;
             if let Some(waker) = node.waker.take() {
@@ -77,9 +81,7 @@ impl<U> Queue<U> {
     /// A task was dropped before it ended: its runtime is gone, and so are all other tasks.
     pub(crate) fn worker_lost(&mut self, ticket: Option<Ticket>, hungry: bool) -> Effects<U> {
         let mut effects = Effects::default();
-        if hungry && ticket.is_none() && self.surplus > 0 {
-            self.surplus -= 1;
-        } else if hungry {
+        if hungry {
             self.idle -= usize::from(ticket.is_none());
             self.hungry -= 1;
         }

@@ -18,17 +18,18 @@ pub(super) struct Node<U> {
     pub(super) preset: Option<Box<Cause>>,
     pub(super) chain: Chain,
     pub(super) predecessors: u32,
-    /// Neighbours by deadline.
-    pub(super) previous: u32,
-    pub(super) next: u32,
+    /// The group that its deadline belongs to.
+    pub(super) cohort: u32,
     pub(super) attempt: NonZeroU32,
     pub(super) state: State,
     pub(super) cancel: Option<Cancel>,
     pub(super) clock: Clock,
     /// The policy is being asked.
     pub(super) deciding: bool,
-    /// Its handler has waited, in this attempt.
+    /// Its clock was started, in this attempt, if it has a timeout that ends.
     pub(super) pended: bool,
+    /// Its task knows that it is cancelled.
+    pub(super) told: bool,
     /// Its one attempt after `stop` has been granted.
     pub(super) last_chance: bool,
     /// Listed as abandoned although its handler has not ended.
@@ -50,10 +51,10 @@ pub(super) enum State {
 pub(super) enum Clock {
     /// Not started.
     Off,
-    /// In the list of all that share the timeout.
-    Listed,
-    /// In the set of moved deadlines.
-    Moved,
+    /// In a group of all that share the timeout.
+    Shared,
+    /// In the set of deadlines that are kept in exact order.
+    Exact,
     /// It has run out, and the handler goes on.
     Expired,
 }
@@ -64,9 +65,6 @@ pub(crate) enum Cancel {
     Timeout,
     Abandon,
 }
-
-/// No neighbour.
-pub(super) const NONE: u32 = u32::MAX;
 
 impl<U> Node<U> {
     pub(super) fn new(share: Share<U>, seq: u64, arrived: Instant, state: State) -> Self {
@@ -79,14 +77,14 @@ impl<U> Node<U> {
             preset: None,
             chain: Chain::EMPTY,
             predecessors: 0,
-            previous: NONE,
-            next: NONE,
+            cohort: 0,
             attempt: NonZeroU32::MIN,
             state,
             cancel: None,
             clock: Clock::Off,
             deciding: false,
             pended: false,
+            told: false,
             last_chance: false,
             reported: false,
         }
@@ -94,11 +92,14 @@ impl<U> Node<U> {
 
     /// What its handler is given.
     pub(super) fn deliver(&self, index: u32) -> Delivery<U> {
-        let ticket = Ticket {
+        self.share.clone().deliver(self.attempt, self.ticket(index))
+    }
+
+    pub(super) fn ticket(&self, index: u32) -> Ticket {
+        Ticket {
             seq: self.seq,
             index,
-        };
-        self.share.clone().deliver(self.attempt, ticket)
+        }
     }
 
     /// What the report needs of an update that is abandoned. `begun`: in this attempt.
@@ -128,8 +129,8 @@ impl<U> Node<U> {
             && self.state == State::Running
             && self.cancel.is_none()
             && !self.reported
-            && matches!(self.clock, Clock::Off | Clock::Listed)
-            && (self.deadline.is_none() || self.clock == Clock::Listed)
+            && matches!(self.clock, Clock::Off | Clock::Shared)
+            && (self.deadline.is_none() || self.clock == Clock::Shared)
             && self.attempt == NonZeroU32::MIN
     }
 

@@ -1,6 +1,6 @@
 //! How many updates are handled at once, in what order, for how long.
 
-use std::{num::NonZeroUsize, thread, time::Duration};
+use std::{num::NonZeroUsize, time::Duration};
 
 /// How updates are handed to the consumer.
 ///
@@ -31,7 +31,8 @@ pub struct SinkOptions {
     pub(crate) max_waiting: NonZeroUsize,
     pub(crate) max_waiting_per_key: Option<NonZeroUsize>,
     pub(crate) prefetch: usize,
-    pub(crate) workers: NonZeroUsize,
+    /// As many as the machine can run at once, if unset.
+    pub(crate) workers: Option<NonZeroUsize>,
 }
 
 /// Which of the three sinks.
@@ -80,7 +81,7 @@ impl SinkOptions {
             max_waiting: const { NonZeroUsize::new(16_384).unwrap() },
             max_waiting_per_key: None,
             prefetch: 2 * MAX_BATCH,
-            workers: thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            workers: None,
         }
     }
 
@@ -169,13 +170,16 @@ impl SinkOptions {
         self
     }
 
-    /// How many tasks start handlers. Default: the available parallelism.
+    /// Bounds how many tasks start handlers. Default: no bound but the threads of the runtime.
     ///
     /// A task that starts a handler keeps it when it has to wait, and another task starts the next
     /// one; so this bounds only handlers that compute or block without waiting.
     /// `NonZeroUsize::MAX` gives every update a task of its own, for handlers that block.
+    ///
+    /// Without a bound, as many tasks look for updates as the machine can run at once, and each whose
+    /// handler has waited starts the next one as well: that costs the least.
     pub fn workers(mut self, workers: NonZeroUsize) -> Self {
-        self.workers = workers;
+        self.workers = Some(workers);
         self
     }
 }

@@ -21,15 +21,17 @@ use std::{
     collections::BTreeSet,
     num::NonZeroUsize,
     task::Waker,
+    thread,
     time::{Duration, Instant},
 };
 
 use slab::Slab;
 
 use super::{
+    cohorts::Cohorts,
     effects::{Effects, Wakers},
     latency::Latencies,
-    node::{Cancel, NONE, Node},
+    node::{Cancel, Node},
     options::{MAX_BATCH, Mode, OnTimeout, SinkOptions},
     order::KeyOrder,
     outcome::{Counters, Fault, Unsettled},
@@ -43,35 +45,37 @@ use crate::{Cause, Delivery, ticket::Ticket};
 ///
 /// What changes with every update comes first and close together: workers on other cores have to get
 /// these lines of memory with the lock, and wait for each.
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 pub(crate) struct Queue<U> {
+    /// Attempts that were started.
+    pub(super) claims: u64,
+    /// Updates whose handler returned without an error; the counter of that name is not used.
+    pub(super) finished: u64,
     /// Updates in flight: started, not finished, holding a slot.
     pub(super) running: usize,
+    pub(super) ready: Ready<U>,
     /// Tasks that have the duty to start updates.
     pub(super) hungry: usize,
     /// How many of these have not looked for an update yet.
     pub(super) idle: usize,
-    /// Tasks that are about to look for an update, and whose duty another task has taken on.
-    pub(super) surplus: usize,
-    /// Attempts that were started.
-    pub(super) claims: u64,
     /// Updates that wait for a key or for a retry.
     pub(super) waiting: usize,
-    /// First and last of the running updates by deadline; see `decay.rs`.
-    pub(super) oldest: u32,
-    pub(super) newest: u32,
-    pub(super) ready: Ready<U>,
-    pub(super) counters: Counters,
+    /// The deadlines of running updates, but for those that are `exact`; see `decay.rs`.
+    pub(super) cohorts: Cohorts,
     pub(super) nodes: Slab<Node<U>>,
-    pub(super) order: KeyOrder,
-    /// Deadlines that are not in order of arrival.
-    pub(super) moved: BTreeSet<(Instant, Ticket)>,
-    /// When updates that failed are tried again.
-    pub(super) retries: BTreeSet<(Instant, Ticket)>,
+    /// For room, or for the end.
+    pub(super) waiters: Waiters<Interest>,
     pub(super) limits: Limits,
     pub(super) phase: Phase,
     /// Whether so many wait that intake stands still, until there is room for more than a few.
     pub(super) choked: bool,
+    /// But for `finished`.
+    pub(super) counters: Counters,
+    pub(super) order: KeyOrder,
+    /// Deadlines that were moved by hand, and those that are near.
+    pub(super) exact: BTreeSet<(Instant, Ticket)>,
+    /// When updates that failed are tried again.
+    pub(super) retries: BTreeSet<(Instant, Ticket)>,
     pub(super) detached: usize,
     /// Tasks that have nothing to do.
     pub(super) parked: Parked,
@@ -80,8 +84,6 @@ pub(crate) struct Queue<U> {
     pub(super) revived: Option<Instant>,
     pub(super) abandoned: Vec<Unsettled<U>>,
     pub(super) fault: Option<Fault>,
-    /// For room, or for the end.
-    pub(super) waiters: Waiters<Interest>,
     /// For what seldom happens; nobody looks at these with every update.
     pub(super) alarms: Waiters<Alarm>,
 }
@@ -98,7 +100,10 @@ pub(super) struct Limits {
     pub(super) prefetch: usize,
     /// How much room makes a fetch worth its while, if something is there to do meanwhile.
     pub(super) worthwhile: usize,
+    /// How many tasks may have the duty to start updates.
     pub(super) workers: usize,
+    /// Whether only those may start any.
+    pub(super) strict: bool,
 }
 
 /// What the queue still accepts and starts.
@@ -137,6 +142,8 @@ pub(crate) enum Alarm {
 pub(crate) struct Job<U> {
     pub(crate) delivery: Delivery<U>,
     pub(crate) preset: Option<Box<Cause>>,
+    /// When its clock was started, and its waker kept: if it waits, nothing is left to do for that.
+    pub(crate) ahead: Option<Instant>,
 }
 
 impl<U> Queue<U> {
@@ -152,9 +159,8 @@ impl<U> Queue<U> {
             nodes: Slab::new(),
             order: KeyOrder::new(options.max_waiting_per_key.is_some()),
             ready: Ready::new(),
-            oldest: NONE,
-            newest: NONE,
-            moved: BTreeSet::new(),
+            cohorts: Cohorts::new(options.timeout),
+            exact: BTreeSet::new(),
             retries: BTreeSet::new(),
             limits: Limits {
                 mode: options.mode,
@@ -165,7 +171,11 @@ impl<U> Queue<U> {
                 max_waiting_per_key: options.max_waiting_per_key.map(NonZeroUsize::get),
                 prefetch: options.prefetch,
                 worthwhile: options.prefetch.min(MAX_BATCH) / 2,
-                workers: options.workers.get(),
+                workers: options
+                    .workers
+                    .or_else(|| thread::available_parallelism().ok())
+                    .map_or(1, NonZeroUsize::get),
+                strict: options.workers.is_some(),
             },
             phase: Phase::Open,
             running: 0,
@@ -174,10 +184,10 @@ impl<U> Queue<U> {
             detached: 0,
             hungry: 0,
             idle: 0,
-            surplus: 0,
             parked: Parked::new(),
             counters: Counters::default(),
             claims: 0,
+            finished: 0,
             latencies: Latencies::new(),
             revived: None,
             abandoned: Vec::new(),
@@ -205,18 +215,17 @@ impl<U> Queue<U> {
         let Some(node) = self.node(ticket) else {
             return Some(Cancel::Abandon);
         };
-        if node.cancel.is_some() {
+        if node.cancel == Some(Cancel::Abandon) {
             return node.cancel;
         }
-        // It has one from the update before it, and of the same task.
+        // Its clock may have been started ahead and have run out; its time begins only now.
+        node.cancel = None;
+        // It may have one from the update before it, and of the same task.
         effects.stale = node.keep_waker(waker);
         node.pended = true;
         if let Some(limit) = limit {
             let now = now.expect("read for every one that is limited");
-            self.start_clock(ticket, limit, timeout, now);
-            if let Some(deadline) = self.nodes[ticket.index as usize].deadline {
-                self.wake_before(deadline, &mut effects.wakers);
-            }
+            self.start_clock(ticket.index, limit, timeout, now, &mut effects.wakers);
         }
         if std::mem::take(hungry) {
             self.hungry -= 1;
@@ -238,6 +247,7 @@ impl<U> Queue<U> {
             return (Some(Cancel::Abandon), None);
         };
         let replaced = node.keep_waker(waker);
+        node.told = node.cancel.is_some();
         (node.cancel, replaced)
     }
 
@@ -251,7 +261,7 @@ impl<U> Queue<U> {
             return None;
         }
         node.deciding = true;
-        node.cancel = None;
+        (node.cancel, node.told) = (None, false);
         Some(node.deliver(ticket.index))
     }
 
@@ -264,6 +274,14 @@ impl<U> Queue<U> {
             self.wake_satisfied(&mut effects.wakers);
         }
         effects
+    }
+
+    /// How updates have ended so far.
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            finished: self.finished,
+            ..self.counters
+        }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -40,8 +40,9 @@ enum Op {
     ArriveFree(usize),
     /// A task that has the duty and nothing to do takes an update.
     Claim(usize),
-    /// A handler waits for the first time.
-    Pend(usize),
+    /// A handler waits for the first time. If the queue has done all for that when it was started, it
+    /// may be too late for that all the same.
+    Pend(usize, bool),
     /// A handler that waits is polled, and obeys if it was cancelled.
     Poll(usize),
     /// A handler, or a policy, ends with this.
@@ -74,7 +75,8 @@ enum End {
 struct Setup {
     mode: Mode,
     concurrency: usize,
-    workers: usize,
+    /// Whether only so many tasks may start updates, or else as many as the machine can run at once.
+    workers: Option<usize>,
     timeout: Option<u64>,
     detach: Option<usize>,
     max_waiting: usize,
@@ -95,7 +97,7 @@ fn setups() -> impl Strategy<Value = Setup> {
         (
             modes,
             1_usize..5,
-            1_usize..4,
+            prop::option::of(1_usize..4),
             prop::option::weighted(0.8, 0_u64..50),
         ),
         (
@@ -136,7 +138,7 @@ fn ops() -> impl Strategy<Value = Op> {
             .prop_map(|(keys, refused)| Op::Arrive { keys, refused }),
         15 => (1_usize..6).prop_map(Op::ArriveFree),
         60 => index().prop_map(Op::Claim),
-        40 => index().prop_map(Op::Pend),
+        40 => (index(), prop::bool::weighted(0.3)).prop_map(|(index, late)| Op::Pend(index, late)),
         20 => index().prop_map(Op::Poll),
         60 => (index(), ends).prop_map(|(index, end)| Op::End(index, end)),
         5 => index().prop_map(Op::Decide),
@@ -173,6 +175,9 @@ enum Place {
 /// A started update.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Run {
+    /// The clock was started with the handler, which has not waited yet.
+    ahead: bool,
+
     pended: bool,
     deciding: bool,
     /// Asked for before the clock began.
@@ -288,9 +293,9 @@ impl Bench {
             Mode::Concurrent => SinkOptions::concurrent(),
         }
         .concurrency(some(setup.concurrency))
-        .workers(some(setup.workers))
         .max_waiting(some(setup.max_waiting))
         .prefetch(setup.prefetch);
+        options.workers = setup.workers.map(some);
         options.timeout = setup.timeout.map(ms);
         options.max_waiting_per_key = setup.max_waiting_per_key.map(some);
         if let Some(max) = setup.detach {
@@ -320,7 +325,7 @@ impl Bench {
         self.tasks.extend(vec![hungry; effects.recruits]);
         // The others who have got the duty are parked, and the last one to come is called first.
         let hungry = self.tasks.iter().filter(|task| task.hungry).count();
-        let called = self.queue.hungry + self.queue.surplus - hungry;
+        let called = self.queue.hungry - hungry;
         assert!(effects.wakers.len() >= called, "who is called is woken");
         for _ in 0..called {
             let parked = self.tasks.iter_mut().filter(|task| !task.hungry);
@@ -379,17 +384,23 @@ impl Bench {
                     if let Some(place) = self.tasks[task].place.take() {
                         assert_eq!(self.ask(place), Call::Start);
                     }
-                    let may = self.startable() > 0 && self.queue.surplus == 0;
+                    let may = self.startable() > 0;
                     let job = self.queue.claim();
                     assert_eq!(job.is_some(), may);
                     self.tasks[task].hungry = may;
                     self.claimed(task, job);
                 }
             }
-            Op::Pend(index) => {
+            Op::Pend(index, late) => {
                 let fresh = |it: &Self, task: &Task| it.run_of(task).is_some_and(|run| !run.pended);
                 if let Some(task) = self.pick(index, fresh) {
-                    self.pend(task, Timeout::Shared);
+                    let ticket = self.tasks[task].ticket.expect("it has an update");
+                    let run = self.run_mut(ticket);
+                    if run.ahead && run.cancel.is_none() && !late {
+                        (run.ahead, run.pended) = (false, true);
+                    } else {
+                        self.pend(task, Timeout::Shared);
+                    }
                 }
             }
             Op::Poll(index) => {
@@ -559,7 +570,7 @@ impl Bench {
         assert_eq!(job.delivery.seq, seq);
         self.later.push(Box::new(job.delivery));
         assert!(
-            self.tasks[task].hungry,
+            self.tasks[task].hungry || self.setup.workers.is_none(),
             "only who has the duty takes updates"
         );
         assert!(self.running() < self.setup.concurrency, "a slot was free");
@@ -574,7 +585,12 @@ impl Bench {
             Place::Unstarted => assert!(!again, "a retry goes first"),
             other => panic!("{seq} was {other:?}"),
         }
-        held.place = Place::Started(Run::default());
+        let limit = self.setup.timeout.map(ms);
+        held.place = Place::Started(Run {
+            ahead: job.ahead.is_some(),
+            deadline: job.ahead.and_then(|began| limit.map(|limit| began + limit)),
+            ..Run::default()
+        });
     }
 
     fn pend(&mut self, task: usize, timeout: Timeout) {
@@ -596,15 +612,21 @@ impl Bench {
             Timeout::Own => Some(Duration::from_secs(30)),
         };
         let run = self.run_mut(ticket);
+        if run.cancel == Some(Cancel::Timeout) {
+            // It had not waited yet, so that was its clock's fault.
+            run.cancel = None;
+        }
         assert_eq!(cancel, run.cancel);
         if cancel.is_none() {
             assert!(!hungry, "whoever waits has passed its duty on");
-            run.pended = true;
+            (run.ahead, run.pended) = (false, true);
             let early = run.early.take();
             run.deadline = limit.map(|limit| match timeout {
                 Timeout::Shared => early.map_or(now + limit, |early| early.max(now + limit)),
                 Timeout::Own => now + limit,
             });
+            // It goes on without a clock.
+            run.deadline = run.deadline.filter(|_| !run.expired || run.deciding);
         }
         self.tasks[task].hungry = hungry;
         self.apply(effects);
@@ -660,6 +682,7 @@ impl Bench {
         assert_eq!(begun, run.cancel != Some(Cancel::Abandon));
         run.deadline = None;
         run.early = None;
+        run.ahead = false;
         if begun {
             run.deciding = true;
             run.cancel = None;
@@ -672,6 +695,7 @@ impl Bench {
         let now = self.now;
         let counters = &mut self.expected;
         let held = self.held.get_mut(&ticket.seq).expect("it is held");
+        let waited = matches!(held.place, Place::Started(run) if run.pended);
         let mut halts = false;
         let gone = match &outcome {
             Outcome::Done => &mut counters.finished,
@@ -709,18 +733,20 @@ impl Bench {
 
         let mut hungry = self.tasks[task].hungry;
         let mut effects = Effects::default();
+        let ended = waited.then_some(now);
         let exchanged = match outcome {
             Outcome::Done => {
                 let queue = &mut self.queue;
-                queue.exchange(ticket, || now, &mut hungry, &mut effects)
+                queue.exchange(ticket, ended, || now, &mut hungry, &mut effects)
             }
             _ => None,
         };
         let job = exchanged.or_else(|| {
             let queue = &mut self.queue;
-            queue.settle(ticket, outcome, true, || now, &mut hungry, &mut effects)
+            let hungry = &mut hungry;
+            queue.settle(ticket, outcome, true, ended, || now, hungry, &mut effects)
         });
-        assert_eq!(hungry, job.is_some());
+        assert!(job.is_some() || !hungry);
         self.tasks[task].hungry = hungry;
         self.claimed(task, job);
         self.apply(effects);
@@ -737,14 +763,18 @@ impl Bench {
         let now = self.now;
         let answer = self.queue.extend(ticket, ms(by), || now);
         let expected = match &mut held.place {
-            Place::Started(run) if !run.deciding && run.cancel.is_none() && !run.expired => {
+            Place::Started(run)
+                if !run.deciding
+                    && (run.cancel.is_none() || run.cancel == Some(Cancel::Timeout))
+                    && !run.expired =>
+            {
                 let until = Some(now + ms(by));
+                run.cancel = None;
                 if self.setup.timeout.is_some() {
-                    if run.pended {
+                    if run.pended || run.ahead {
                         run.deadline = run.deadline.max(until);
-                    } else {
-                        run.early = run.early.max(until);
                     }
+                    run.early = run.early.max(until);
                 }
                 true
             }
@@ -902,23 +932,29 @@ impl Bench {
         assert_eq!(queue.waiting, self.waiting());
         assert_eq!(queue.startable(), self.startable());
         assert_eq!(queue.phase, self.phase);
-        assert_eq!(queue.next_deadline(), self.next_deadline());
+        // Of those that share a timeout, it may be the first one of a group that has ended since.
+        let (early, next) = (queue.next_deadline(), self.next_deadline());
+        assert_eq!(early.is_some(), next.is_some());
+        if let (Some(early), Some(next)) = (early, next) {
+            let width = self.setup.timeout.map_or(Duration::ZERO, ms) / 16;
+            assert!(early <= next && next - early <= width);
+        }
         for scarce in [false, true] {
             let room = queue.room(scarce).map(NonZeroUsize::get);
             assert_eq!(room, self.room(scarce));
         }
         // Every update is settled once.
-        assert_eq!(queue.counters, self.expected);
-        let settled = queue.counters.settled();
+        assert_eq!(queue.counters(), self.expected);
+        let settled = queue.counters().settled();
         assert_eq!(settled + self.held.len() as u64, queue.counters.supplied);
         assert_eq!(queue.abandoned.len() as u64, queue.counters.abandoned);
         // The duty is with as many tasks as the queue thinks, and with one if there is work.
         let hungry = self.tasks.iter().filter(|task| task.hungry).count();
-        assert_eq!(queue.hungry + queue.surplus, hungry);
-        assert!(queue.hungry <= self.setup.workers);
+        assert_eq!(queue.hungry, hungry);
+        assert!(queue.hungry <= queue.limits.workers);
         let looking = |task: &&Task| task.hungry && task.ticket.is_none();
         let looking = self.tasks.iter().filter(looking).count();
-        assert_eq!(queue.idle + queue.surplus, looking);
+        assert_eq!(queue.idle, looking);
         assert!(
             self.startable() == 0 || queue.hungry > 0,
             "updates are stranded"
@@ -947,7 +983,7 @@ impl Bench {
         }
         assert_eq!(self.queue.hungry, 0);
         assert!(self.queue.is_empty());
-        assert_eq!((self.queue.moved.len(), self.queue.retries.len()), (0, 0));
+        assert_eq!((self.queue.exact.len(), self.queue.retries.len()), (0, 0));
         assert_eq!(self.queue.next_deadline(), None);
     }
 }

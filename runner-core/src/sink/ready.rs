@@ -11,10 +11,14 @@ use crate::delivery::{Chunk, Share};
 /// Updates that may start.
 #[repr(C)]
 pub(super) struct Ready<U> {
-    /// Updates in `entries`.
-    first_time: usize,
-    /// Those of them that have no node.
+    /// The first ones of all, if they have no node. Kept apart from the others because every update
+    /// changes it: workers on other cores have to get its memory, and wait for it.
+    front: Option<Run<U>>,
+    /// Updates that have no node.
     fresh: usize,
+    /// Updates in `entries` that have one.
+    placed: usize,
+    /// All others, in the order in which they became ready.
     entries: VecDeque<Entry<U>>,
     /// To be tried again, in the order in which they became due.
     again: VecDeque<u32>,
@@ -26,15 +30,24 @@ enum Entry<U> {
     Run(Run<U>),
 }
 
-/// Neighbours of one batch that have no node yet.
+/// Neighbours of one batch that have no node yet, at least one.
 struct Run<U> {
     chunk: Arc<Chunk<U>>,
-    /// The places of the first one and of the one behind the last one in the chunk.
-    next: u8,
-    end: u8,
     /// Of the first one.
     seq: u64,
     arrived: Instant,
+    /// The places of the first one and of the one behind the last one in the chunk.
+    next: u8,
+    end: u8,
+}
+
+impl<U> Run<U> {
+    /// Goes on to the second one.
+    #[inline]
+    fn pass(&mut self) {
+        self.next += 1;
+        self.seq += 1;
+    }
 }
 
 /// An update that has no node.
@@ -53,15 +66,16 @@ pub(super) enum Next<U> {
 impl<U> Ready<U> {
     pub(super) fn new() -> Self {
         Self {
-            entries: VecDeque::new(),
-            first_time: 0,
+            front: None,
             fresh: 0,
+            placed: 0,
+            entries: VecDeque::new(),
             again: VecDeque::new(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.first_time + self.again.len()
+        self.fresh + self.placed + self.again.len()
     }
 
     /// How many have no node.
@@ -71,19 +85,23 @@ impl<U> Ready<U> {
 
     pub(super) fn push(&mut self, index: u32) {
         self.entries.push_back(Entry::Node(index));
-        self.first_time += 1;
+        self.placed += 1;
     }
 
     /// Adds the first `count` updates of a chunk, of which the first one is number `seq`.
     pub(super) fn push_fresh(&mut self, chunk: Arc<Chunk<U>>, count: u8, seq: u64, now: Instant) {
-        self.entries.push_back(Entry::Run(Run {
+        let run = Run {
             chunk,
-            next: 0,
-            end: count,
             seq,
             arrived: now,
-        }));
-        self.first_time += usize::from(count);
+            next: 0,
+            end: count,
+        };
+        if self.front.is_none() && self.entries.is_empty() {
+            self.front = Some(run);
+        } else {
+            self.entries.push_back(Entry::Run(run));
+        }
         self.fresh += usize::from(count);
     }
 
@@ -99,26 +117,20 @@ impl<U> Ready<U> {
         if let Some(index) = self.again.pop_front() {
             return Some(Next::Node(index));
         }
-        match self.entries.front_mut()? {
+        if let Some(fresh) = self.pop_fresh() {
+            return Some(Next::Fresh(fresh));
+        }
+        match self.entries.pop_front()? {
             Entry::Node(index) => {
-                let index = *index;
-                self.entries.pop_front();
-                self.first_time -= 1;
+                self.placed -= 1;
+                self.advance();
                 Some(Next::Node(index))
             }
-            Entry::Run(run) => {
-                let fresh = Fresh {
-                    share: Share::new(Arc::clone(&run.chunk), run.next),
-                    seq: run.seq,
-                    arrived: run.arrived,
-                };
-                self.pass();
-                Some(Next::Fresh(fresh))
-            }
+            Entry::Run(_) => unreachable!("a run comes to the front as soon as it is first"),
         }
     }
 
-    /// The same if the next one has no node, into the place of one that has ended.
+    /// Takes the next one, if it has no node, into the place of one that has ended.
     ///
     /// Returns its number, when it arrived, and what was in its place; nothing, if that was its
     /// neighbour, with which it shares everything.
@@ -130,36 +142,62 @@ impl<U> Ready<U> {
         if !self.again.is_empty() {
             return None;
         }
-        let Some(Entry::Run(run)) = self.entries.front() else {
-            return None;
-        };
+        let run = self.front.as_mut()?;
         let (seq, arrived) = (run.seq, run.arrived);
-        let replaced = share.replace(&run.chunk, run.next);
-        self.pass();
-        Some((seq, arrived, replaced))
-    }
-
-    /// Goes on to the second one of the run in front.
-    #[inline]
-    fn pass(&mut self) {
-        if let Some(Entry::Run(run)) = self.entries.front_mut() {
-            run.next += 1;
-            run.seq += 1;
-            self.first_time -= 1;
+        if share.move_within(&run.chunk, run.next) {
+            run.pass();
             self.fresh -= 1;
             if run.next == run.end {
-                // Its updates are alive: the last one was taken just now.
-                self.entries.pop_front();
+                // Nothing of the user's is dropped: this last one is in use.
+                self.last_of_front();
             }
+            return Some((seq, arrived, None));
+        }
+        let next = self.pop_fresh()?.share;
+        Some((seq, arrived, Some(std::mem::replace(share, next))))
+    }
+
+    #[inline]
+    fn pop_fresh(&mut self) -> Option<Fresh<U>> {
+        let run = self.front.as_mut()?;
+        let (place, seq, arrived) = (run.next, run.seq, run.arrived);
+        run.pass();
+        self.fresh -= 1;
+        let chunk = if run.next < run.end {
+            Arc::clone(&run.chunk)
+        } else {
+            self.last_of_front()?
+        };
+        Some(Fresh {
+            share: Share::new(chunk, place),
+            seq,
+            arrived,
+        })
+    }
+
+    /// Ends the run in front, which has been given away but for its hold on the chunk.
+    fn last_of_front(&mut self) -> Option<Arc<Chunk<U>>> {
+        let run = self.front.take();
+        self.advance();
+        run.map(|run| run.chunk)
+    }
+
+    /// Brings a run to the front, if one is first by now.
+    fn advance(&mut self) {
+        if let Some(Entry::Run(_)) = self.entries.front()
+            && let Some(Entry::Run(run)) = self.entries.pop_front()
+        {
+            self.front = Some(run);
         }
     }
 
     /// All that have no node, oldest first.
     pub(super) fn each_fresh(&self) -> impl Iterator<Item = Fresh<U>> {
-        let runs = self.entries.iter().filter_map(|entry| match entry {
+        let others = self.entries.iter().filter_map(|entry| match entry {
             Entry::Node(_) => None,
             Entry::Run(run) => Some(run),
         });
+        let runs = self.front.iter().chain(others);
         runs.flat_map(|run| {
             (run.next..run.end).map(|place| Fresh {
                 share: Share::new(Arc::clone(&run.chunk), place),

@@ -9,8 +9,8 @@ use slab::Slab;
 
 use super::{
     decay::far_future,
-    effects::Effects,
-    node::{NONE, State},
+    effects::{Effects, Wakers},
+    node::{Clock, State},
     order::{Chain, SPARE},
     outcome::{Ending, Fault, Outcome},
     queue::{Job, Phase, Queue},
@@ -21,12 +21,15 @@ impl<U> Queue<U> {
     /// Ends a handler without an error and starts the next update in its place, as most of the time
     /// under load: both have no keys, and nothing else has happened to either.
     ///
-    /// Nothing else changes by that, but that there is more room. `None`, and no change, if there is
-    /// more to do: that is for [`settle`](Self::settle).
+    /// `ended`: when, if the handler had waited. Then its successor is expected to wait as well.
+    ///
+    /// Nothing else changes by that, but that there is more room. `None` if there is more to do: that is
+    /// for [`settle`](Self::settle).
     #[inline]
     pub(crate) fn exchange(
         &mut self,
         ticket: Ticket,
+        ended: Option<Instant>,
         now: impl FnOnce() -> Instant,
         hungry: &mut bool,
         effects: &mut Effects<U>,
@@ -35,31 +38,25 @@ impl<U> Queue<U> {
         if self.running > self.limits.concurrency || self.is_over() {
             return None;
         }
-        let takes_on = !*hungry && self.hungry < self.limits.workers;
-        let relieves = !*hungry && !takes_on;
-        if relieves && self.idle == 0 {
-            return None;
-        }
         let index = ticket.index as usize;
-        let node = &mut self.nodes[index];
-        if !node.is_plain() {
+        if !self.nodes[index].is_plain() || !self.may_follow(hungry) {
             return None;
         }
+        let weight = match ended {
+            Some(ended) => self.weigh(ticket.index, ended),
+            None => CROWD,
+        };
+        let node = &mut self.nodes[index];
         let arrived = node.arrived;
         (node.seq, node.arrived, effects.garbage) = self.ready.replace(&mut node.share)?;
-        if takes_on {
-            self.hungry += 1;
-            *hungry = true;
-        } else if relieves {
-            self.relieve();
-            *hungry = true;
+        let known = node.waker.is_some();
+        let ahead = ended.filter(|_| known && self.may_look_ahead(*hungry));
+        match ahead {
+            Some(now) => self.expect_wait(ticket.index, now, &mut effects.wakers),
+            None => self.stop_clock(ticket.index),
         }
-        let weight = match self.nodes[index].pended {
-            true => self.wait_ended(ticket.index),
-            false => CROWD,
-        };
         self.record(ticket.seq, arrived, weight, now);
-        self.counters.finished += 1;
+        self.finished += 1;
         self.claims += 1;
         if !self.waiters.is_empty() && self.room(false).is_some() {
             self.wake_satisfied(&mut effects.wakers);
@@ -67,25 +64,37 @@ impl<U> Queue<U> {
         Some(Job {
             delivery: self.nodes[index].deliver(ticket.index),
             preset: None,
+            ahead,
         })
     }
 
-    /// Ends one attempt and, if `claim`, takes the next update if the task has the duty or may take
-    /// it on.
+    /// Ends one attempt and, if `claim`, takes the next update that may start.
+    ///
+    /// `ended`: when, if its handler or its policy had waited. Then the next one is expected to wait as
+    /// well.
     ///
     /// The only place where an update that was started leaves the queue, but for
     /// [`exchange`](Self::exchange).
     #[inline(never)]
+    #[expect(clippy::too_many_arguments, reason = "those of `exchange`, and two")]
     pub(crate) fn settle(
         &mut self,
         ticket: Ticket,
         outcome: Outcome,
         claim: bool,
+        ended: Option<Instant>,
         now: impl FnOnce() -> Instant,
         hungry: &mut bool,
         effects: &mut Effects<U>,
     ) -> Option<Job<U>> {
-        let weight = self.wait_ended(ticket.index);
+        let weight = match ended {
+            Some(ended) if self.ready() > 0 => self.weigh(ticket.index, ended),
+            Some(_) => 1,
+            // Its first attempt may have waited.
+            None if self.nodes[ticket.index as usize].attempt > NonZeroU32::MIN => 1,
+            None => SAMPLE,
+        };
+        self.stop_clock(ticket.index);
         match self.nodes[ticket.index as usize].state {
             State::Detached => self.detached -= 1,
             _ => self.running -= 1,
@@ -115,20 +124,61 @@ impl<U> Queue<U> {
             }
         }
         let job = if claim {
-            let job = if *hungry || self.take_duty() {
-                self.take()
-            } else {
-                None
-            };
-            *hungry = job.is_some();
-            job
+            let follows = *hungry || self.startable() > 0 && self.may_follow(hungry);
+            match follows {
+                true => self.take(hungry),
+                false => None,
+            }
         } else {
+            if !*hungry && self.startable() > 0 && self.hungry < self.limits.workers {
+                self.hungry += 1;
+                *hungry = true;
+            }
             self.idle += usize::from(*hungry);
             None
+        };
+        let job = match (job, ended) {
+            (Some(job), Some(ended)) if self.may_look_ahead(*hungry) => {
+                Some(self.look_ahead(job, ended, effects))
+            }
+            (job, _) => job,
         };
         effects.recruits = self.recruit(&mut effects.wakers);
         self.wake_satisfied(&mut effects.wakers);
         job
+    }
+
+    /// Does for the next update of a task what has to be done if it waits, as the one before it did.
+    fn look_ahead(&mut self, mut job: Job<U>, now: Instant, effects: &mut Effects<U>) -> Job<U> {
+        if job.preset.is_none()
+            && let Some(waker) = effects.stale.take()
+        {
+            let index = job.delivery.ticket().index;
+            // Of the same task.
+            effects.stale = self.nodes[index as usize].waker.replace(waker);
+            self.expect_wait(index, now, &mut effects.wakers);
+            job.ahead = Some(now);
+        }
+        job
+    }
+
+    /// Starts the clock of a handler that has a waker and is about to start.
+    #[inline]
+    fn expect_wait(&mut self, index: u32, now: Instant, wakers: &mut Wakers) {
+        if let Some(limit) = self.limits.timeout {
+            self.restart_clock(index, limit, now, wakers);
+        }
+        self.nodes[index as usize].pended = true;
+    }
+
+    /// Whether a task that does not have the duty may do for its next update what has to be done if
+    /// that waits.
+    ///
+    /// Not if late handlers go on without a slot: one that blocks its thread before it waits is not
+    /// late, and may not lose its slot.
+    #[inline]
+    fn may_look_ahead(&self, hungry: bool) -> bool {
+        !hungry && self.limits.max_detached.is_none()
     }
 
     /// Frees the keys of an update that ended, counts it, and forgets it.
@@ -175,7 +225,7 @@ impl<U> Queue<U> {
         self.record(node.seq, node.arrived, weight, now);
         let counters = &mut self.counters;
         *match ending {
-            Ending::Finished => &mut counters.finished,
+            Ending::Finished => &mut self.finished,
             Ending::Failed => &mut counters.failed,
             Ending::Panicked => &mut counters.panicked,
             Ending::TimedOut => &mut counters.timed_out,
@@ -190,29 +240,18 @@ impl<U> Queue<U> {
         }
     }
 
-    /// Stops the clock of a handler. Returns one in how many of its kind to measure.
-    fn wait_ended(&mut self, index: u32) -> u64 {
-        let node = &mut self.nodes[index as usize];
-        if !std::mem::take(&mut node.pended) {
-            // Its first attempt may have waited, and its clock may have been set by hand.
-            let weight = if node.attempt > NonZeroU32::MIN {
-                1
-            } else {
-                SAMPLE
-            };
-            self.stop_clock(index);
-            return weight;
-        }
-        let (own, newest) = (node.deadline, self.newest);
-        let follower = match newest {
-            NONE => None,
-            newest if newest == index => None,
-            newest => self.nodes[newest as usize].deadline,
-        };
-        self.stop_clock(index);
-        match (own, follower) {
-            (Some(own), Some(follower)) if follower.saturating_duration_since(own) < BRIEF => {
-                SAMPLE
+    /// One in how many of its kind to measure, of a handler that has waited while others are ready.
+    #[inline]
+    fn weigh(&self, index: u32, ended: Instant) -> u64 {
+        let node = &self.nodes[index as usize];
+        match (node.clock, node.deadline, self.limits.timeout) {
+            (Clock::Shared, Some(deadline), Some(limit)) => {
+                let left = deadline.saturating_duration_since(ended);
+                if limit.saturating_sub(left) < BRIEF {
+                    SAMPLE
+                } else {
+                    1
+                }
             }
             _ => 1,
         }
@@ -254,6 +293,7 @@ impl<U> Queue<U> {
         effects.stale = node.waker.take();
         node.pended = false;
         node.cancel = None;
+        node.told = false;
         node.deciding = false;
         node.last_chance = stopping;
         if stopping {
@@ -277,8 +317,8 @@ impl<U> Queue<U> {
 }
 
 /// One in so many updates whose handler never waited is measured: reading the clock costs as much as
-/// all else that is done for it. The same of those that waited, under such a load that others had
-/// begun to wait when they ended, and all of these within [`BRIEF`] after them.
+/// all else that is done for it. The same of those that waited for less than [`BRIEF`], under such a
+/// load that others were ready when they ended.
 const SAMPLE: u64 = 8;
 
 /// The same of those whose handler never waited and that the next one was ready to follow.

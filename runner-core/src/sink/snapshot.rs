@@ -223,7 +223,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
     pub(crate) fn gauges(&self) -> Gauges {
         let queue = self.lock();
         Gauges {
-            counters: queue.counters,
+            counters: queue.counters(),
             claims: queue.claims,
             revived: queue.revived,
             running: queue.running,

@@ -4,8 +4,8 @@
 //! is pending, the task keeps this update and passes the duty on, to at most `workers` tasks at a
 //! time; so there is one task for every handler that waits, and an update whose handler never waits
 //! costs no task at all. A task whose handler has ended after a wait takes the next update itself,
-//! and relieves one that was started for it and has not begun: under a steady load nothing is spawned.
-//! One that finds nothing to do is parked.
+//! without the duty: under a steady load nothing is spawned, and each update takes the lock once. One
+//! that finds nothing to do is parked.
 
 use std::{
     future::poll_fn,
@@ -13,6 +13,7 @@ use std::{
     ptr,
     sync::Arc,
     task::{Context, Poll, Waker},
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -34,6 +35,10 @@ use crate::{
 /// How many updates a task starts before it lets others have the thread. A handler that never
 /// waits would else keep it under a steady feed.
 const BUDGET: u8 = 32;
+
+/// By how much the clock of a handler may be early, because it was started with the handler and not when
+/// that first waited. Timers of runtimes are no finer.
+const EARLY: Duration = Duration::from_millis(1);
 
 /// Runs handlers for as long as there is something to start.
 ///
@@ -74,6 +79,8 @@ pub(super) struct Duty<U: Send + Sync + 'static> {
     seen: u32,
     budget: u8,
     hungry: bool,
+    /// Whether the future of the current update, the handler's or the policy's, has waited.
+    waited: bool,
 }
 
 /// What a task has.
@@ -136,6 +143,7 @@ impl<U: Send + Sync + 'static> Duty<U> {
             seen: 0,
             budget: BUDGET,
             hungry: true,
+            waited: false,
         }
     }
 
@@ -168,7 +176,6 @@ impl<U: Send + Sync + 'static> Duty<U> {
                 },
             };
             match ended {
-                Ended::Outcome(Outcome::Done) => self.done(effects),
                 Ended::Outcome(outcome) => self.settle(outcome, effects),
                 Ended::Failed(cause) => return Poll::Ready(Some(cause)),
             }
@@ -183,7 +190,13 @@ impl<U: Send + Sync + 'static> Duty<U> {
         } else {
             self.claim()
         };
-        while let Some(Job { delivery, preset }) = next {
+        while let Some(job) = next {
+            let Job {
+                delivery,
+                preset,
+                ahead,
+            } = job;
+            self.waited = false;
             if let Some(cause) = preset {
                 // No handler takes it, and dropping an update runs code of the user.
                 discard(delivery);
@@ -195,7 +208,7 @@ impl<U: Send + Sync + 'static> Duty<U> {
             });
             let ended = match ended(polled) {
                 Poll::Ready(ended) => ended,
-                Poll::Pending => match self.pend(cx, Timeout::Shared, effects) {
+                Poll::Pending => match self.pend_handler(cx, ahead, effects) {
                     None => return Poll::Pending,
                     Some(cancel) => {
                         drop_pinned(handler.as_mut());
@@ -204,7 +217,6 @@ impl<U: Send + Sync + 'static> Duty<U> {
                 },
             };
             match ended {
-                Ended::Outcome(Outcome::Done) => next = self.done(effects),
                 Ended::Outcome(outcome) => next = self.settle(outcome, effects),
                 Ended::Failed(cause) => return Poll::Ready(Some(cause)),
             }
@@ -261,43 +273,31 @@ impl<U: Send + Sync + 'static> Duty<U> {
         }
     }
 
-    /// Ends the current attempt, which needs no policy, and takes the next update.
+    /// Ends the current attempt, which needs no policy any more, and takes the next update.
     ///
     /// `None` while the task has the duty still: it has started enough, and others may have the
     /// thread.
     #[inline]
-    fn done(&mut self, effects: &mut Effects<U>) -> Option<Job<U>> {
-        let ticket = self.ticket();
-        let now = || self.sink.runtime.now();
-        let mut queue = self.sink.lock();
-        if self.budget > 1 {
-            let waited = !self.hungry;
-            let job = queue.exchange(ticket, now, &mut self.hungry, effects);
-            if let Some(job) = job {
-                drop(queue);
-                // A handler that has waited has let others have the thread.
-                self.budget = if waited { BUDGET } else { self.budget - 1 };
-                self.holds = Holds::Update(job.delivery.ticket());
-                self.sink.carry_out(effects);
-                return Some(job);
-            }
-        }
-        let claim = spend(&mut self.budget, self.hungry);
-        let outcome = Outcome::Done;
-        let job = queue.settle(ticket, outcome, claim, now, &mut self.hungry, effects);
-        drop(queue);
-        self.holds = Holds::from(&job);
-        self.sink.carry_out(effects);
-        job
-    }
-
-    /// Ends the current attempt and takes the next update, as [`done`](Self::done).
     fn settle(&mut self, outcome: Outcome, effects: &mut Effects<U>) -> Option<Job<U>> {
         let ticket = self.ticket();
-        let claim = spend(&mut self.budget, self.hungry);
-        let now = || self.sink.runtime.now();
+        // Before, because others wait for the lock.
+        let ended = self.waited.then(|| self.sink.runtime.now());
+        let now = || ended.unwrap_or_else(|| self.sink.runtime.now());
+        let claim = spend(&mut self.budget, self.waited);
+        let hungry = &mut self.hungry;
         let mut queue = self.sink.lock();
-        let job = queue.settle(ticket, outcome, claim, now, &mut self.hungry, effects);
+        let exchanged = match outcome {
+            Outcome::Done if claim => queue.exchange(ticket, ended, now, hungry, effects),
+            _ => None,
+        };
+        let job = match exchanged {
+            Some(job) => Some(job),
+            None => queue.settle(ticket, outcome, claim, ended, now, hungry, effects),
+        };
+        if let Some(Job { ahead: Some(_), .. }) = job {
+            // Under the lock: what is cancelled after this is counted after this.
+            self.seen = self.sink.cancels.load(Ordering::Acquire);
+        }
         drop(queue);
         self.holds = Holds::from(&job);
         self.sink.carry_out(effects);
@@ -368,6 +368,32 @@ impl<U: Send + Sync + 'static> Duty<U> {
         heard
     }
 
+    /// The handler waits for the first time. If all was done for that when it was started, and it has
+    /// taken no time until now, the queue need not know.
+    #[inline]
+    fn pend_handler(
+        &mut self,
+        cx: &Context<'_>,
+        ahead: Option<Instant>,
+        effects: &mut Effects<U>,
+    ) -> Option<Cancel> {
+        if let Some(began) = ahead
+            && self.is_current(cx.waker())
+            && (!self.sink.limited
+                || self.sink.runtime.now().saturating_duration_since(began) < EARLY)
+        {
+            self.waited = true;
+            return None;
+        }
+        self.pend(cx, Timeout::Shared, effects)
+    }
+
+    /// Whether nothing was cancelled since the queue was last asked, and it knows whom to wake.
+    #[inline]
+    fn is_current(&self, waker: &Waker) -> bool {
+        self.sink.cancels.load(Ordering::Acquire) == self.seen && WakerId::of(waker) == self.known
+    }
+
     /// The future waits for the first time.
     fn pend(
         &mut self,
@@ -379,6 +405,7 @@ impl<U: Send + Sync + 'static> Duty<U> {
         // Before, because others wait for the lock.
         let limited = self.sink.limited || timeout == Timeout::Own;
         let now = limited.then(|| self.sink.runtime.now());
+        self.waited = true;
         self.known = WakerId::of(cx.waker());
         let mut queue = self.sink.lock();
         // Under the lock: what is cancelled after this is counted after this.
@@ -394,11 +421,12 @@ impl<U: Send + Sync + 'static> Duty<U> {
     /// Asks the queue only if anything was cancelled since it was last asked: who cancels counts, and
     /// then wakes. So a handler may be polled many times without a lock.
     fn check(&mut self, cx: &Context<'_>) -> Option<Cancel> {
-        let cancels = self.sink.cancels.load(Ordering::Acquire);
-        let waker = WakerId::of(cx.waker());
-        if cancels == self.seen && waker == self.known {
+        if self.is_current(cx.waker()) {
             return None;
         }
+        // Before the lock is taken: what is counted after this is asked for the next time.
+        let cancels = self.sink.cancels.load(Ordering::Acquire);
+        let waker = WakerId::of(cx.waker());
         let ticket = self.ticket();
         let mut queue = self.sink.lock();
         let (cancel, replaced) = queue.check(ticket, cx.waker());
@@ -410,9 +438,9 @@ impl<U: Send + Sync + 'static> Duty<U> {
 }
 
 /// Counts an update that a task has started, and tells whether it may start another one at once.
-fn spend(budget: &mut u8, hungry: bool) -> bool {
+fn spend(budget: &mut u8, waited: bool) -> bool {
     // A handler that has waited has let others have the thread.
-    let left = if hungry { *budget - 1 } else { BUDGET };
+    let left = if waited { BUDGET } else { *budget - 1 };
     *budget = if left > 0 { left } else { BUDGET };
     left > 0
 }

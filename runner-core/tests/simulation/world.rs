@@ -41,7 +41,9 @@ pub(crate) struct Config {
     pub(crate) prefetch: usize,
     pub(crate) max_waiting: usize,
     pub(crate) max_waiting_per_key: Option<usize>,
-    pub(crate) workers: usize,
+    /// How many tasks may start handlers; `None`: no bound, and as many look for updates as this
+    /// machine can run at once, so such a seed is played otherwise on one with more cores.
+    pub(crate) workers: Option<usize>,
     pub(crate) timeout: Option<Duration>,
     /// How many may be detached; `None`: late handlers are cancelled.
     pub(crate) detach: Option<usize>,
@@ -87,7 +89,7 @@ impl Config {
             prefetch,
             max_waiting: dice.between(1, 60) as usize,
             max_waiting_per_key: dice.chance(300).then(|| dice.between(1, 4) as usize),
-            workers: dice.between(1, 4) as usize,
+            workers: dice.chance(500).then(|| dice.between(1, 4) as usize),
             timeout: dice.chance(700).then(|| dice.ms(5, 150)),
             detach,
             keys: dice.between(1, 10),
@@ -116,8 +118,10 @@ impl Config {
         let mut options = options
             .concurrency(n(self.concurrency))
             .prefetch(self.prefetch)
-            .max_waiting(n(self.max_waiting))
-            .workers(n(self.workers));
+            .max_waiting(n(self.max_waiting));
+        if let Some(workers) = self.workers {
+            options = options.workers(n(workers));
+        }
         if let Some(limit) = self.max_waiting_per_key {
             options = options.max_waiting_per_key(n(limit));
         }

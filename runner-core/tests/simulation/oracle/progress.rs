@@ -96,7 +96,8 @@ impl Oracle {
         }
         // A slot may be held by one that was not detached for want of room.
         let free = self.concurrency.saturating_sub(self.busy) > 0;
-        let worker = self.starting < self.config.workers;
+        let workers = self.config.workers.unwrap_or(1);
+        let worker = self.starting < workers;
         let startable = self.held.iter().copied().find(|nr| {
             let entry = &self.entries[*nr];
             let due = match entry.state {

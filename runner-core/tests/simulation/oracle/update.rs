@@ -75,10 +75,12 @@ impl Oracle {
         });
         self.busy += 1;
         self.starting += 1;
-        let (starting, workers) = (self.starting, self.config.workers);
-        self.require(starting <= workers, || {
-            format!("{starting} handlers in their first poll with {workers} workers")
-        });
+        if let Some(workers) = self.config.workers {
+            let starting = self.starting;
+            self.require(starting <= workers, || {
+                format!("{starting} handlers in their first poll with {workers} workers")
+            });
+        }
         self.begin_attempt(nr, attempt, before);
     }
 
@@ -253,7 +255,9 @@ impl Oracle {
                 clock.kept = clock.kept.max(Some(until));
             }
         }
-        self.require(!(expired && granted), || {
+        // One that is to be cancelled may be saved until it is dropped.
+        let detach = self.config.detach.is_some();
+        self.require(!(expired && granted && detach), || {
             format!("update {nr} was given more time after its end")
         });
         self.require(granted || !open, || {
