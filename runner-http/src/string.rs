@@ -13,10 +13,57 @@ pub(crate) enum Escapes {
 
 /// The end of a string that is not over at its first special byte, which is here.
 #[inline(never)]
-pub(crate) fn escaped_end(text: &[u8], mut at: usize) -> Option<(usize, Escapes)> {
+pub(crate) fn escaped_end(text: &[u8], at: usize) -> Option<(usize, Escapes)> {
+    let mut rest = text.get(at..)?;
+    let mut escapes = Escapes::Valid;
+    // Set if any digits are wrong, which is asked once, at the end.
+    let mut wrong = 0;
+    while let Some(chunk) = rest.first_chunk::<16>() {
+        let first = u64::from_le_bytes(*chunk.first_chunk()?);
+        // In most scripts, text consists of little else.
+        if first as u16 == u16::from_le_bytes(*b"\\u") {
+            let unit = Unit((first >> 16) as u32);
+            wrong |= unit.wrong();
+            rest = &rest[6..];
+            if !unit.is_character() {
+                match Unit::at(rest, 0) {
+                    Some(other) if unit.is_paired_with(other) => rest = &rest[6..],
+                    _ => escapes = Escapes::HalfPairs,
+                }
+            }
+            continue;
+        }
+        // How long words are cannot be foreseen, so the fewer branches the better.
+        let second = u64::from_le_bytes(*chunk.last_chunk()?);
+        let (first, second) = (marks(first), marks(second));
+        if first | second == 0 {
+            rest = &rest[16..];
+            continue;
+        }
+        let (marks, before) = if first != 0 { (first, 0) } else { (second, 8) };
+        rest = &rest[before + marks.trailing_zeros() as usize / 8..];
+        match *rest {
+            [b'"', ..] if wrong == 0 => return Some((text.len() - rest.len(), escapes)),
+            [b'\\', byte, ..] if byte == b'u' || is_short(byte) => {
+                rest = &rest[if byte == b'u' { 0 } else { 2 }..];
+            }
+            _ => return None,
+        }
+    }
+    let (end, last) = escaped_tail(text, text.len() - rest.len())?;
+    let escapes = if last == Escapes::Valid {
+        escapes
+    } else {
+        last
+    };
+    (wrong == 0).then_some((end, escapes))
+}
+
+/// The same for the last few bytes of the text.
+#[cold]
+fn escaped_tail(text: &[u8], mut at: usize) -> Option<(usize, Escapes)> {
     let mut escapes = Escapes::Valid;
     loop {
-        // In most scripts, text consists of little else.
         while let Some(unit) = Unit::at(text, at) {
             at += 6;
             if !unit.is_character() {
@@ -33,7 +80,7 @@ pub(crate) fn escaped_end(text: &[u8], mut at: usize) -> Option<(usize, Escapes)
                 at += 2;
             }
             ..b' ' => return None,
-            _ => at = special(text, at)?,
+            _ => at += 1,
         }
     }
 }
@@ -72,9 +119,9 @@ pub(crate) fn unescape(text: &str) -> Option<String> {
 }
 
 /// What a backslash and this byte stand for.
-fn short(byte: u8) -> Option<char> {
+const fn short(byte: u8) -> Option<char> {
     Some(match byte {
-        b'"' | b'\\' | b'/' => byte.into(),
+        b'"' | b'\\' | b'/' => byte as char,
         b'b' => '\u{8}',
         b'f' => '\u{c}',
         b'n' => '\n',
@@ -82,6 +129,21 @@ fn short(byte: u8) -> Option<char> {
         b't' => '\t',
         _ => return None,
     })
+}
+
+/// Whether this byte can follow a backslash, other than a `u`.
+#[inline(always)]
+fn is_short(byte: u8) -> bool {
+    const SHORT: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0;
+        while byte < 256 {
+            table[byte] = short(byte as u8).is_some();
+            byte += 1;
+        }
+        table
+    };
+    SHORT[usize::from(byte)]
 }
 
 /// A unit of UTF-16, as the four digits of its escape.
@@ -95,7 +157,14 @@ impl Unit {
         let &[b'\\', b'u', a, b, c, d] = text.get(at..)?.first_chunk::<6>()? else {
             return None;
         };
-        let digits = u32::from_le_bytes([a, b, c, d]);
+        let unit = Self(u32::from_le_bytes([a, b, c, d]));
+        (unit.wrong() == 0).then_some(unit)
+    }
+
+    /// Not zero if its digits are none.
+    #[inline(always)]
+    fn wrong(self) -> u32 {
+        let digits = self.0;
         // Below ten and below seven, the sums do not reach the high bit; no byte carries into the next.
         let ones = ONES as u32;
         let from_zero = digits ^ (ones * b'0' as u32);
@@ -103,8 +172,7 @@ impl Unit {
         let is_above_nine = from_zero.wrapping_add(ones * (0x80 - 10));
         let is_above_f = from_a.wrapping_add(ones * (0x80 - 7));
         let is_letter = from_a.wrapping_add(ones * 0x7f) & !is_above_f;
-        let is_wrong = (is_above_nine & !is_letter | digits) & (ones * 0x80);
-        (is_wrong == 0).then_some(Self(digits))
+        (is_above_nine & !is_letter | digits) & (ones * 0x80)
     }
 
     /// Whether it is no half of a surrogate pair.
@@ -187,6 +255,7 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 #[cfg(test)]
 mod tests {
     use proptest::{prelude::*, sample::select};
+    use serde::de::IgnoredAny;
 
     use super::*;
 
@@ -231,7 +300,51 @@ mod tests {
         }
     }
 
+    /// Pieces of a string, right and wrong ones.
+    fn pieces() -> impl Strategy<Value = String> {
+        let pieces = select(vec![
+            "a",
+            "plain text",
+            "\u{416}",
+            " ",
+            "\\u0416",
+            "\\u00E9",
+            "\\ud83d",
+            "\\ude00",
+            "\\\\",
+            "\\\"",
+            "\\n",
+            "\\u00g0",
+            "\\u12",
+            "\\x",
+            "\n",
+        ]);
+        let usual = prop::collection::vec(pieces.clone(), 0..8);
+        let right = select(vec![
+            "\\u0416",
+            "\\ud83d\\ude00",
+            " ",
+            "words between",
+            "\\\"",
+        ]);
+        let right = prop::collection::vec(right, 0..40);
+        prop_oneof![usual, right].prop_map(|pieces| pieces.concat())
+    }
+
     proptest! {
+        #[test]
+        fn escapes_agree_with_serde_json(text in pieces(), behind in "[a-z\"\\\\]{0,12}") {
+            let found = escaped_end(format!("{text}\"{behind}").as_bytes(), 0);
+            let quoted = format!("\"{text}\"");
+            let is_json = serde_json::from_str::<IgnoredAny>(&quoted).is_ok();
+            let whole = serde_json::from_str::<String>(&quoted).ok();
+            let expected = is_json.then_some((text.len(), whole.is_some()));
+            prop_assert_eq!(found.map(|(end, escapes)| (end, escapes == Escapes::Valid)), expected);
+            if whole.is_some() {
+                prop_assert_eq!(unescape(&text), whole);
+            }
+        }
+
         #[test]
         fn special_agrees_with_a_byte_at_a_time(
             text in prop::collection::vec(select(b"\"\\ !#[]a\x00\x1f\x7f\x80\x9f\xa2\xdc\xff".to_vec()), 0..40),

@@ -26,6 +26,17 @@ struct Cohort {
     members: u32,
     /// The deadline of the first one. No other one of the group is before it.
     from: Option<Instant>,
+    /// No deadline of the group is at this point in time or later.
+    until: Option<Instant>,
+}
+
+impl Cohort {
+    #[inline]
+    fn takes(&self, deadline: Instant) -> Option<Instant> {
+        let from = self.from?;
+        let takes = self.until.is_none_or(|until| deadline < until);
+        takes.then(|| deadline.max(from))
+    }
 }
 
 /// Where a deadline was put.
@@ -48,6 +59,7 @@ impl Cohorts {
                 id: 0,
                 members: 0,
                 from: None,
+                until: None,
             },
             older: VecDeque::new(),
             width: (timeout.unwrap_or_default() / Self::PARTS).max(Duration::from_nanos(1)),
@@ -57,18 +69,16 @@ impl Cohorts {
     /// Adds a deadline, moved back to that of the group if it is a moment before.
     #[inline]
     pub(super) fn enter(&mut self, deadline: Instant) -> Entry {
-        if let Some(from) = self.newest.from
-            && deadline.saturating_duration_since(from) < self.width
-        {
-            let first = self.newest.members == 0;
-            self.newest.members += 1;
-            return Entry {
-                cohort: self.newest.id,
-                deadline: deadline.max(from),
-                first,
-            };
+        let Some(deadline) = self.newest.takes(deadline) else {
+            return self.open(deadline);
+        };
+        let first = self.newest.members == 0;
+        self.newest.members += 1;
+        Entry {
+            cohort: self.newest.id,
+            deadline,
+            first,
         }
-        self.open(deadline)
     }
 
     fn open(&mut self, deadline: Instant) -> Entry {
@@ -77,6 +87,8 @@ impl Cohorts {
             id: cohort,
             members: 1,
             from: Some(deadline),
+            // Beyond what the clock can express, the last group takes all.
+            until: deadline.checked_add(self.width),
         };
         let last = std::mem::replace(&mut self.newest, newest);
         if last.members > 0 {
@@ -93,12 +105,11 @@ impl Cohorts {
     #[inline]
     pub(super) fn replace(&mut self, cohort: u32, deadline: Instant) -> Entry {
         if cohort == self.newest.id
-            && let Some(from) = self.newest.from
-            && deadline.saturating_duration_since(from) < self.width
+            && let Some(deadline) = self.newest.takes(deadline)
         {
             return Entry {
                 cohort,
-                deadline: deadline.max(from),
+                deadline,
                 first: false,
             };
         }
@@ -148,6 +159,7 @@ impl Cohorts {
                     id: id.wrapping_add(1),
                     members: 0,
                     from: None,
+                    until: None,
                 };
                 Some(id)
             }

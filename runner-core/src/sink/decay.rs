@@ -53,7 +53,7 @@ impl<U> Queue<U> {
     /// Puts whoever is left in the groups that are due into exact order.
     fn look_at_cohorts(&mut self, now: Instant) {
         while let Some(cohort) = self.cohorts.take_due(now) {
-            for (index, node) in &mut self.nodes {
+            for (index, node) in self.nodes.iter_mut() {
                 if node.clock == Clock::Shared && node.cohort == cohort {
                     node.clock = Clock::Exact;
                     let deadline = node.deadline.expect("a clock that runs has a deadline");

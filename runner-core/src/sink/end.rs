@@ -49,7 +49,7 @@ impl<U> Queue<U> {
         // A time-out from now on would only turn the end into a question to the policy.
         self.cohorts = Cohorts::new(self.limits.timeout);
         self.exact.clear();
-        for (_, node) in &mut self.nodes {
+        for (_, node) in self.nodes.iter_mut() {
             node.clock = Clock::Off;
             node.deadline = None;
             node.cancel = Some(Cancel::Abandon);
@@ -64,7 +64,7 @@ impl<U> Queue<U> {
 
     /// Lists every update whose handler has still not ended as abandoned, and forgets about it.
     pub(crate) fn give_up(&mut self) {
-        for (_, node) in &mut self.nodes {
+        for (_, node) in self.nodes.iter_mut() {
             if !std::mem::replace(&mut node.reported, true) {
                 self.counters.abandoned += 1;
                 self.abandoned.push(Unsettled {
@@ -140,7 +140,7 @@ impl<U> Queue<U> {
         self.waiting = 0;
         // The order is of no further use: nothing starts after this.
         self.order = KeyOrder::new(false);
-        for index in 0..self.nodes.capacity() {
+        for index in 0..self.nodes.bound() {
             let Some(node) = self.nodes.get_mut(index) else {
                 continue;
             };

@@ -3,6 +3,7 @@
 //! `queue.rs` decides, `worker.rs` runs handlers, and this file is the lock between them. No lock is
 //! held across an await, a call of user code, a spawn or a wake-up.
 
+mod arena;
 mod cohorts;
 mod decay;
 mod duty;

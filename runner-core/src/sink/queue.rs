@@ -25,9 +25,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slab::Slab;
-
 use super::{
+    arena::Arena,
     cohorts::Cohorts,
     effects::{Effects, Wakers},
     latency::Latencies,
@@ -62,7 +61,7 @@ pub(crate) struct Queue<U> {
     pub(super) waiting: usize,
     /// The deadlines of running updates, but for those that are `exact`; see `decay.rs`.
     pub(super) cohorts: Cohorts,
-    pub(super) nodes: Slab<Node<U>>,
+    pub(super) nodes: Arena<Node<U>>,
     /// For room, or for the end.
     pub(super) waiters: Waiters<Interest>,
     pub(super) limits: Limits,
@@ -156,7 +155,7 @@ impl<U> Queue<U> {
             _ => None,
         };
         Self {
-            nodes: Slab::new(),
+            nodes: Arena::new(),
             order: KeyOrder::new(options.max_waiting_per_key.is_some()),
             ready: Ready::new(),
             cohorts: Cohorts::new(options.timeout),

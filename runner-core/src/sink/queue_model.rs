@@ -780,9 +780,8 @@ impl Bench {
 
     fn extend(&mut self, seq: u64, by: u64) {
         let held = self.held.get_mut(&seq).expect("it is held");
-        let mut nodes = self.queue.nodes.iter();
         // One that has no key has no place before it starts.
-        let index = nodes
+        let index = (self.queue.nodes.iter())
             .find(|(_, node)| node.seq == seq)
             .map_or(u32::MAX, |(index, _)| index as u32);
         let ticket = Ticket { seq, index };
@@ -817,7 +816,7 @@ impl Bench {
         // be detached depends on that order, so it is taken from the queue and its number checked.
         let mut detached = self.detached();
         let mut late = 0;
-        for (_, node) in &self.queue.nodes {
+        for (_, node) in self.queue.nodes.iter() {
             let Some(Held {
                 place: Place::Started(run),
                 ..

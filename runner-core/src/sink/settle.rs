@@ -5,13 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use slab::Slab;
-
 use super::{
     decay::far_future,
     effects::{Effects, Wakers},
-    node::{Clock, State},
-    order::{Chain, SPARE},
+    node::{Clock, Node, State},
+    order::Chain,
     outcome::{Ending, Fault, Outcome},
     queue::{Job, Phase, Queue},
 };
@@ -24,7 +22,7 @@ impl<U> Queue<U> {
     /// `ended`: when, if the handler had waited. Then its successor is expected to wait as well.
     ///
     /// Nothing else changes by that, but that there is more room. `None` if there is more to do: that is
-    /// for [`settle`](Self::settle).
+    /// for [`settle`](Self::settle), with the duty if it was taken on.
     #[inline]
     pub(crate) fn exchange(
         &mut self,
@@ -35,25 +33,27 @@ impl<U> Queue<U> {
         effects: &mut Effects<U>,
     ) -> Option<Job<U>> {
         // A slot may be one too many by now.
-        if self.running > self.limits.concurrency || self.is_over() {
+        if self.running > self.limits.concurrency || self.is_over() || !self.may_follow(hungry) {
             return None;
         }
-        let index = ticket.index as usize;
-        if !self.nodes[index].is_plain() || !self.may_follow(hungry) {
+        let node = &mut self.nodes[ticket.index as usize];
+        if !node.is_plain() {
             return None;
         }
         let weight = match ended {
-            Some(ended) => self.weigh(ticket.index, ended),
+            Some(ended) => node.weigh(ended, self.limits.timeout),
             None => CROWD,
         };
-        let node = &mut self.nodes[index];
         let arrived = node.arrived;
         (node.seq, node.arrived, effects.garbage) = self.ready.replace(&mut node.share)?;
+        let delivery = node.deliver(ticket.index);
+        let has_clock = node.pended || node.clock != Clock::Off;
         let known = node.waker.is_some();
         let ahead = ended.filter(|_| known && self.may_look_ahead(*hungry));
-        match ahead {
-            Some(now) => self.expect_wait(ticket.index, now, &mut effects.wakers),
-            None => self.stop_clock(ticket.index),
+        if let Some(now) = ahead {
+            self.expect_wait(ticket.index, now, &mut effects.wakers);
+        } else if has_clock {
+            self.stop_clock(ticket.index);
         }
         self.record(ticket.seq, arrived, weight, now);
         self.finished += 1;
@@ -62,7 +62,7 @@ impl<U> Queue<U> {
             self.wake_satisfied(&mut effects.wakers);
         }
         Some(Job {
-            delivery: self.nodes[index].deliver(ticket.index),
+            delivery,
             preset: None,
             ahead,
         })
@@ -88,7 +88,9 @@ impl<U> Queue<U> {
         effects: &mut Effects<U>,
     ) -> Option<Job<U>> {
         let weight = match ended {
-            Some(ended) if self.ready() > 0 => self.weigh(ticket.index, ended),
+            Some(ended) if self.ready() > 0 => {
+                self.nodes[ticket.index as usize].weigh(ended, self.limits.timeout)
+            }
             Some(_) => 1,
             // Its first attempt may have waited.
             None if self.nodes[ticket.index as usize].attempt > NonZeroU32::MIN => 1,
@@ -212,9 +214,8 @@ impl<U> Queue<U> {
             });
             self.look_at_waiting();
         }
-        if self.nodes.is_empty() && self.nodes.capacity() > SPARE {
+        if self.nodes.is_empty() {
             // After a burst, give its memory back.
-            self.nodes = Slab::new();
             self.ready.shrink();
         }
         if node.reported {
@@ -237,23 +238,6 @@ impl<U> Queue<U> {
             self.abandoned.push(node.into_unsettled(true));
         } else {
             effects.garbage = Some(node.share);
-        }
-    }
-
-    /// One in how many of its kind to measure, of a handler that has waited while others are ready.
-    #[inline]
-    fn weigh(&self, index: u32, ended: Instant) -> u64 {
-        let node = &self.nodes[index as usize];
-        match (node.clock, node.deadline, self.limits.timeout) {
-            (Clock::Shared, Some(deadline), Some(limit)) => {
-                let left = deadline.saturating_duration_since(ended);
-                if limit.saturating_sub(left) < BRIEF {
-                    SAMPLE
-                } else {
-                    1
-                }
-            }
-            _ => 1,
         }
     }
 
@@ -313,6 +297,21 @@ impl<U> Queue<U> {
         self.nodes[ticket.index as usize].state = State::Ready;
         self.ready.push_again(ticket.index);
         self.look_at_waiting();
+    }
+}
+
+impl<U> Node<U> {
+    /// One in how many of its kind to measure, of a handler that has waited while others are ready.
+    #[inline]
+    fn weigh(&self, ended: Instant, timeout: Option<Duration>) -> u64 {
+        let brief = match (self.clock, self.deadline, timeout) {
+            (Clock::Shared, Some(deadline), Some(limit)) => {
+                // What its deadline would be if it began now, against what it would have to be.
+                ended.checked_add(limit) < deadline.checked_add(BRIEF)
+            }
+            _ => false,
+        };
+        if brief { SAMPLE } else { 1 }
     }
 }
 

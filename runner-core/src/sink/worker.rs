@@ -286,16 +286,21 @@ impl<U: Send + Sync + 'static> Duty<U> {
         let claim = spend(&mut self.budget, self.waited);
         let hungry = &mut self.hungry;
         let mut queue = self.sink.lock();
-        let exchanged = match outcome {
-            Outcome::Done if claim => queue.exchange(ticket, ended, now, hungry, effects),
-            _ => None,
-        };
-        let job = match exchanged {
-            Some(job) => Some(job),
-            None => queue.settle(ticket, outcome, claim, ended, now, hungry, effects),
-        };
-        if let Some(Job { ahead: Some(_), .. }) = job {
+        if matches!(outcome, Outcome::Done)
+            && claim
+            && let Some(job) = queue.exchange(ticket, ended, now, hungry, effects)
+        {
             // Under the lock: what is cancelled after this is counted after this.
+            if job.ahead.is_some() {
+                self.seen = self.sink.cancels.load(Ordering::Acquire);
+            }
+            drop(queue);
+            self.holds = Holds::Update(job.delivery.ticket());
+            self.sink.carry_out(effects);
+            return Some(job);
+        }
+        let job = queue.settle(ticket, outcome, claim, ended, now, hungry, effects);
+        if let Some(Job { ahead: Some(_), .. }) = job {
             self.seen = self.sink.cancels.load(Ordering::Acquire);
         }
         drop(queue);
@@ -380,7 +385,9 @@ impl<U: Send + Sync + 'static> Duty<U> {
         if let Some(began) = ahead
             && self.is_current(cx.waker())
             && (!self.sink.limited
-                || self.sink.runtime.now().saturating_duration_since(began) < EARLY)
+                || began
+                    .checked_add(EARLY)
+                    .is_none_or(|late| self.sink.runtime.now() < late))
         {
             self.waited = true;
             return None;

@@ -13,7 +13,7 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// Room for a body of which the head says that it has this length.
+    /// Room for a body of which the head says that it has this length. What is in it is left over.
     ///
     /// It may be wrong, so no more is reserved than a hundred updates have.
     pub(super) fn take(&mut self, length: u64) -> Vec<u8> {
@@ -23,8 +23,11 @@ impl Spare {
         {
             // Nobody else holds it, so this does not copy.
             let mut content = Vec::from(self.kept.remove(free));
-            content.clear();
-            content.reserve(length);
+            if content.capacity() < length {
+                // Nothing in it is worth moving.
+                content.clear();
+                content.reserve(length);
+            }
             return content;
         }
         Vec::with_capacity(length)
@@ -70,8 +73,11 @@ mod tests {
         drop(update);
         let content = spare.take(MIN as u64);
         assert_eq!(content.as_ptr(), at);
-        assert!(content.is_empty());
+        assert_eq!(content.len(), MIN, "it need not be filled with zeros again");
         assert!(spare.kept.is_empty());
+        spare.keep(&Bytes::from(content));
+        let content = spare.take(2 * MIN as u64);
+        assert!(content.is_empty() && content.capacity() >= 2 * MIN);
     }
 
     #[test]

@@ -14,8 +14,9 @@ pub(super) enum Gunzip {
 }
 
 impl Gunzip {
-    /// Collects in `bytes`, which is empty. `limit` is how many there may be, after decompression.
-    pub(super) fn new(is_gzip: bool, bytes: Vec<u8>, limit: usize) -> Self {
+    /// Collects in `bytes`, over what is left in them. `limit` is how many there may be, after decompression.
+    pub(super) fn new(is_gzip: bool, mut bytes: Vec<u8>, limit: usize) -> Self {
+        bytes.clear();
         let content = Bounded {
             bytes,
             limit,

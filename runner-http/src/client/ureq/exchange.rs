@@ -157,21 +157,44 @@ impl Exchanger {
         let response = self.agent.run(request).map_err(before_head)?;
 
         let (head, body) = response.into_parts();
-        let mut content = self.spare.take(body.content_length().unwrap_or(0));
-        body.into_with_config()
+        // One more than there should be, so that the end is noticed without growing.
+        let room = body.content_length().unwrap_or(0).saturating_add(1);
+        let mut content = self.spare.take(room);
+        let mut body = body
+            .into_with_config()
             .limit(u64::try_from(shape.limits.max_body).unwrap_or(u64::MAX))
-            .reader()
-            .read_to_end(&mut content)
-            .map_err(|error| Failure {
-                error: error.into(),
-                has_head: true,
-            })?;
+            .reader();
+        read(&mut body, &mut content).map_err(|error| Failure {
+            error: error.into(),
+            has_head: true,
+        })?;
         let keeps = text(&head.headers, header::CONNECTION)
             .is_none_or(|value| !value.eq_ignore_ascii_case("close"));
         let mut response = HttpResponse::new(head.status.as_u16(), Bytes::from(content));
         response.retry_after = text(&head.headers, header::RETRY_AFTER);
         Ok((response, keeps))
     }
+}
+
+/// Reads all of a body, over what is left in this memory.
+///
+/// `read_to_end` would fill all of it with zeros first, and ask `ureq` for small pieces.
+fn read(body: &mut impl Read, content: &mut Vec<u8>) -> io::Result<()> {
+    content.resize(content.capacity(), 0);
+    let mut length = 0;
+    loop {
+        if length == content.len() {
+            content.resize((2 * length).max(LEAST), 0);
+        }
+        match body.read(&mut content[length..]) {
+            Ok(0) => break,
+            Ok(count) => length += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    content.truncate(length);
+    Ok(())
 }
 
 /// What of the configuration differs between requests.
@@ -242,6 +265,9 @@ impl Failure {
 /// How long a connection may rest before it is replaced instead of used: shorter than servers keep
 /// theirs, because a call that meets such a close fails.
 pub(super) const IDLE: Duration = Duration::from_secs(15);
+
+/// Room for a body of unknown length, to begin with.
+const LEAST: usize = 1 << 10;
 
 /// For how many servers a thread keeps a connection. Most clients have one.
 const MAX_HOSTS: usize = 4;
