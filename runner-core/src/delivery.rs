@@ -85,8 +85,9 @@ impl<U> Delivery<U> {
 
     /// When the handler times out.
     ///
-    /// `None` if there is no timeout, if the handler has not waited for anything yet (the clock
-    /// starts when it first does), or if it has been settled or has timed out already.
+    /// `None` if there is no timeout, if the clock has not started (it does when the handler first
+    /// waits for something, or with the handler and then again), or if the update has been settled or
+    /// has timed out already.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.control()?.deadline(self.ticket)
