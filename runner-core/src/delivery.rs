@@ -85,9 +85,10 @@ impl<U> Delivery<U> {
 
     /// When the handler times out.
     ///
-    /// `None` if there is no timeout, if the clock has not started (it does when the handler first
-    /// waits for something, or with the handler and then again), or if the update has been settled or
-    /// has timed out already.
+    /// `None` if there is no timeout, if its clock has not been started, or if it has been settled or
+    /// has timed out already. The clock is started when the handler first waits for something, or, under
+    /// load, when it is called; then it is started again at that wait, unless that comes within a
+    /// millisecond.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.control()?.deadline(self.ticket)
@@ -95,8 +96,8 @@ impl<U> Delivery<U> {
 
     /// Asks for more time: the deadline becomes the later of what it was and `by` from now.
     ///
-    /// Returns `false` if it is too late, because the handler has timed out or was cancelled
-    /// meanwhile. Without a timeout there is nothing to extend, and it answers `true`.
+    /// Returns `false` if it is too late, because the handler was told to end, or goes on after its
+    /// time. Without a timeout there is nothing to extend, and it answers `true`.
     pub fn extend(&self, by: Duration) -> bool {
         match &self.chunk.control {
             None => true,
