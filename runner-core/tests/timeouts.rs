@@ -464,6 +464,35 @@ fn a_late_handler_may_ask_for_more_time_until_it_is_dropped() {
     });
 }
 
+/// Another task asks for it at the very instant of the time-out: before the clock, between the clock and
+/// the handler, or when the handler has gone.
+#[test]
+fn a_late_handler_that_was_given_more_time_is_dropped_when_that_is_over() {
+    let mut seen = HashSet::new();
+    for_each_seed(200, |sim| {
+        let granted = answers();
+        let log = Arc::clone(&granted);
+        let handle = handle_with(&sim, options(), move |sim, update| {
+            let (clock, log) = (sim.clone(), Arc::clone(&log));
+            sim.spawn(Box::pin(async move {
+                clock.sleep(2 * SECOND).await;
+                log.lock().unwrap().push(update.extend(5 * SECOND));
+            }));
+            std::future::pending()
+        });
+        let counters = || handle.stats().counters;
+        sim.advance(3 * SECOND);
+        let granted = taken(&granted)[0];
+        assert_eq!(counters().timed_out, u64::from(!granted));
+        sim.advance(3 * SECOND);
+        assert_eq!(counters().timed_out, u64::from(!granted));
+        sim.advance(SECOND);
+        assert_eq!(counters().timed_out, 1);
+        seen.insert(granted);
+    });
+    assert_eq!(seen.len(), 2, "the seeds reach both answers");
+}
+
 /// A handler that asks for more time when it is dropped.
 struct AsksInDrop {
     update: Delivery<u32>,

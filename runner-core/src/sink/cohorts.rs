@@ -31,6 +31,16 @@ struct Cohort {
 }
 
 impl Cohort {
+    /// One that takes no deadline.
+    const fn nobody(id: u32) -> Self {
+        Self {
+            id,
+            members: 0,
+            from: None,
+            until: None,
+        }
+    }
+
     #[inline]
     fn takes(&self, deadline: Instant) -> Option<Instant> {
         let from = self.from?;
@@ -55,12 +65,7 @@ impl Cohorts {
 
     pub(super) fn new(timeout: Option<Duration>) -> Self {
         Self {
-            newest: Cohort {
-                id: 0,
-                members: 0,
-                from: None,
-                until: None,
-            },
+            newest: Cohort::nobody(0),
             older: VecDeque::new(),
             width: (timeout.unwrap_or_default() / Self::PARTS).max(Duration::from_nanos(1)),
         }
@@ -155,12 +160,7 @@ impl Cohorts {
             Some(oldest) => Some(oldest.id),
             None => {
                 let id = self.newest.id;
-                self.newest = Cohort {
-                    id: id.wrapping_add(1),
-                    members: 0,
-                    from: None,
-                    until: None,
-                };
+                self.newest = Cohort::nobody(id.wrapping_add(1));
                 Some(id)
             }
         }

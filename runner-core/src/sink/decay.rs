@@ -12,6 +12,7 @@
 use std::time::{Duration, Instant};
 
 use super::{
+    cohorts::Entry,
     effects::{Effects, Wakers},
     node::{Cancel, Clock, State},
     queue::{Queue, Timeout},
@@ -79,6 +80,7 @@ impl<U> Queue<U> {
         ticket: Ticket,
         by: Duration,
         now: impl FnOnce() -> Instant,
+        wakers: &mut Wakers,
     ) -> bool {
         let timeout = self.limits.timeout;
         let Some(node) = self.node(ticket) else {
@@ -105,13 +107,13 @@ impl<U> Queue<U> {
         let node = self.node(ticket).expect("looked up above");
         node.cancel = None;
         if late {
-            self.set_clock(ticket.index, until);
+            self.set_clock(ticket.index, until, wakers);
         } else if node.clock == Clock::Off {
             // Kept until the clock starts.
             node.deadline = node.deadline.max(Some(until));
         } else if node.deadline.is_some_and(|deadline| deadline < until) {
             self.stop_clock(ticket.index);
-            self.set_clock(ticket.index, until);
+            self.set_clock(ticket.index, until, wakers);
         }
         true
     }
@@ -135,26 +137,18 @@ impl<U> Queue<U> {
             Clock::Shared => None,
         };
         self.stop_clock(index);
-        self.nodes[index as usize].pended = true;
         let Some(deadline) = now.checked_add(limit) else {
             return;
         };
         let asked = asked.filter(|asked| *asked > deadline);
-        let deadline = match (timeout, asked) {
-            (Timeout::Own, _) => self.set_clock(index, deadline),
-            (Timeout::Shared, Some(asked)) => self.set_clock(index, asked),
+        match (timeout, asked) {
+            (Timeout::Own, _) => self.set_clock(index, deadline, wakers),
+            (Timeout::Shared, Some(asked)) => self.set_clock(index, asked, wakers),
             (Timeout::Shared, None) => {
                 let entry = self.cohorts.enter(deadline);
-                let node = &mut self.nodes[index as usize];
-                node.clock = Clock::Shared;
-                (node.cohort, node.deadline) = (entry.cohort, Some(entry.deadline));
-                if !entry.first {
-                    return;
-                }
-                entry.deadline
+                self.share_clock(index, &entry, wakers);
             }
-        };
-        self.wake_before(deadline, wakers);
+        }
     }
 
     /// Starts the clock of a handler that takes the place of another one. Nothing but time has passed
@@ -172,14 +166,10 @@ impl<U> Queue<U> {
             && let Some(deadline) = now.checked_add(limit)
         {
             let entry = self.cohorts.replace(node.cohort, deadline);
-            (node.cohort, node.deadline) = (entry.cohort, Some(entry.deadline));
-            node.pended = true;
-            if entry.first {
-                self.wake_before(entry.deadline, wakers);
-            }
-            return;
+            self.share_clock(index, &entry, wakers);
+        } else {
+            self.start_clock(index, limit, Timeout::Shared, now, wakers);
         }
-        self.start_clock(index, limit, Timeout::Shared, now, wakers);
     }
 
     /// Takes the deadline of an update out of its group or the set.
@@ -200,13 +190,24 @@ impl<U> Queue<U> {
         node.clock = Clock::Off;
     }
 
+    /// Gives an update the deadline that it has got in a group.
+    #[inline]
+    fn share_clock(&mut self, index: u32, entry: &Entry, wakers: &mut Wakers) {
+        let node = &mut self.nodes[index as usize];
+        node.clock = Clock::Shared;
+        (node.cohort, node.deadline) = (entry.cohort, Some(entry.deadline));
+        if entry.first {
+            self.wake_before(entry.deadline, wakers);
+        }
+    }
+
     /// Gives an update a deadline of its own.
-    fn set_clock(&mut self, index: u32, deadline: Instant) -> Instant {
+    fn set_clock(&mut self, index: u32, deadline: Instant, wakers: &mut Wakers) {
         let node = &mut self.nodes[index as usize];
         node.deadline = Some(deadline);
         node.clock = Clock::Exact;
         self.exact.insert((deadline, node.ticket(index)));
-        deadline
+        self.wake_before(deadline, wakers);
     }
 
     fn expire_one(&mut self, index: u32, effects: &mut Effects<U>) {

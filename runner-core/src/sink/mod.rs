@@ -353,8 +353,12 @@ impl<U: Send + Sync + 'static> Control for Sink<U> {
     }
 
     fn extend(&self, ticket: Ticket, by: Duration) -> bool {
+        let mut wakers = Wakers::default();
         let mut queue = self.lock();
-        queue.extend(ticket, by, || self.runtime.now())
+        let answer = queue.extend(ticket, by, || self.runtime.now(), &mut wakers);
+        drop(queue);
+        wakers.wake();
+        answer
     }
 
     fn is_stopping(&self) -> bool {

@@ -221,11 +221,11 @@ impl<U> Queue<U> {
         node.cancel = None;
         // It may have one from the update before it, and of the same task.
         effects.stale = node.keep_waker(waker);
-        node.pended = true;
         if let Some(limit) = limit {
             let now = now.expect("read for every one that is limited");
             self.start_clock(ticket.index, limit, timeout, now, &mut effects.wakers);
         }
+        self.nodes[ticket.index as usize].pended = true;
         if std::mem::take(hungry) {
             self.hungry -= 1;
             effects.recruits = self.recruit(&mut effects.wakers);

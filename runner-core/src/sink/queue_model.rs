@@ -16,7 +16,7 @@ use std::{
 use proptest::prelude::*;
 
 use super::{
-    effects::Effects,
+    effects::{Effects, Wakers},
     intake::Arrival,
     node::Cancel,
     options::{Mode, OnTimeout, SinkOptions},
@@ -786,7 +786,9 @@ impl Bench {
             .map_or(u32::MAX, |(index, _)| index as u32);
         let ticket = Ticket { seq, index };
         let now = self.now;
-        let answer = self.queue.extend(ticket, ms(by), || now);
+        let mut wakers = Wakers::default();
+        let answer = self.queue.extend(ticket, ms(by), || now, &mut wakers);
+        self.later.push(Box::new(wakers));
         let expected = match &mut held.place {
             Place::Started(run)
                 if !run.deciding
