@@ -9,7 +9,8 @@ use std::{
 
 use common::{LONG, MS, SECOND, always, n, runtime, start};
 use runner_core::{
-    Cause, Delivery, Failure, Key, Progress, Report, Runner, RuntimeExt, SinkOptions, Verdict,
+    Cause, Delivery, Failure, Key, Progress, Report, Runner, RunnerHandle, RuntimeExt, SinkOptions,
+    Verdict,
     testing::{Plan, Recorder, Script, ScriptedSupplier, SimRuntime, Step, for_each_seed},
 };
 
@@ -426,6 +427,19 @@ fn nothing_is_left_behind_when_all_is_done() {
     });
 }
 
+/// How often another task has its turn while a thousand updates are handled.
+fn turns(sim: &SimRuntime, handle: &RunnerHandle<u32>, handled: &Mutex<u32>) -> usize {
+    let mut turns = 0;
+    sim.block_on(async {
+        while *handled.lock().unwrap() < 1_000 {
+            turns += usize::from(*handled.lock().unwrap() > 0);
+            sim.yield_now().await;
+        }
+        handle.stop().await.unwrap();
+    });
+    turns
+}
+
 #[test]
 fn handlers_that_never_wait_leave_the_thread_to_others() {
     let sim = SimRuntime::new(1);
@@ -438,14 +452,7 @@ fn handlers_that_never_wait_leave_the_thread_to_others() {
     })
     .sink(concurrent(500).workers(n(1)))
     .start();
-    let mut turns = 0;
-    sim.block_on(async {
-        while *handled.lock().unwrap() < 1_000 {
-            turns += usize::from(*handled.lock().unwrap() > 0);
-            sim.yield_now().await;
-        }
-        handle.stop().await.unwrap();
-    });
+    let turns = turns(&sim, &handle, &handled);
     // A thousand updates are some thirty turns of the worker.
     assert!(turns >= 10, "{turns} turns");
 }
@@ -471,13 +478,6 @@ fn followers_that_never_wait_leave_the_thread_to_others() {
     )
     .sink(concurrent(1))
     .start();
-    let mut turns = 0;
-    sim.block_on(async {
-        while *handled.lock().unwrap() < 1_000 {
-            turns += usize::from(*handled.lock().unwrap() > 0);
-            sim.yield_now().await;
-        }
-        handle.stop().await.unwrap();
-    });
+    let turns = turns(&sim, &handle, &handled);
     assert!(turns >= 10, "{turns} turns");
 }

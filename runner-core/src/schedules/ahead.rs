@@ -76,12 +76,8 @@ fn followers_that_hang_or_end_at_the_instant_of_their_time_out() {
         world.log().bound = 1;
         let handle = start(&threads, &world, keys, &[4, 2], single().timeout(MS * 2));
         let report = world.handle_all(handle, 6).await;
-        let counters = report.counters;
-        let log = world.log();
-        assert_eq!(counters.finished, log.ends.len() as u64);
-        assert_eq!(counters.timed_out, log.drops.len() as u64);
-        assert!(counters.timed_out >= 2, "two of them hang");
-        drop(log);
+        world.check_time_outs(&report);
+        assert!(report.counters.timed_out >= 2, "two of them hang");
         world
     });
 }

@@ -212,6 +212,13 @@ impl World {
         report
     }
 
+    /// Every handler ended by itself or was dropped, and is counted as what it did.
+    pub(super) fn check_time_outs(&self, report: &Report<Item>) {
+        let log = self.log();
+        assert_eq!(report.counters.finished, log.ends.len() as u64);
+        assert_eq!(report.counters.timed_out, log.drops.len() as u64);
+    }
+
     /// The end of a run: from now on nothing starts, and the report knows every update once.
     pub(super) fn check(&self, report: &Report<Item>) {
         let mut log = self.log();
