@@ -6,20 +6,16 @@ use super::{order::Chain, outcome::Unsettled};
 use crate::{Cause, Delivery, delivery::Share, ticket::Ticket};
 
 /// One held update.
+///
+/// In two lines of memory. Of an update that waits, only the first one is looked at: thousands may, and
+/// no cache holds them all.
+#[repr(C, align(64))]
 pub(super) struct Node<U> {
     pub(super) share: Share<U>,
     pub(super) seq: u64,
     pub(super) arrived: Instant,
-    pub(super) deadline: Option<Instant>,
-    /// Of the task that runs it, from when it first waits; of the task of the one before it until then.
-    pub(super) waker: Option<Waker>,
-    /// Set if it must not be handled but goes to the policy at once. Stays set: without its keys it
-    /// would overtake others at a later attempt as well.
-    pub(super) preset: Option<Box<Cause>>,
     pub(super) chain: Chain,
     pub(super) predecessors: u32,
-    /// The group that its deadline belongs to.
-    pub(super) cohort: u32,
     pub(super) attempt: NonZeroU32,
     pub(super) state: State,
     pub(super) cancel: Option<Cancel>,
@@ -34,6 +30,14 @@ pub(super) struct Node<U> {
     pub(super) last_chance: bool,
     /// Listed as abandoned although its handler has not ended.
     pub(super) reported: bool,
+    /// Set if it must not be handled but goes to the policy at once. Stays set: without its keys it
+    /// would overtake others at a later attempt as well.
+    pub(super) preset: Option<Box<Cause>>,
+    pub(super) deadline: Option<Instant>,
+    /// Of the task that runs it, from when it first waits; of the task of the one before it until then.
+    pub(super) waker: Option<Waker>,
+    /// The group that its deadline belongs to.
+    pub(super) cohort: u32,
 }
 
 /// Where a held update is on its way.
@@ -137,5 +141,19 @@ impl<U> Node<U> {
     /// Whether a handler has seen it: in an earlier attempt, or in this one if that has begun.
     pub(super) fn was_handled(&self, begun: bool) -> bool {
         self.preset.is_none() && (begun || self.attempt > NonZeroU32::MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    #[test]
+    fn what_is_looked_at_of_an_update_that_waits_is_in_one_line() {
+        assert_eq!(size_of::<Option<Node<()>>>(), 128);
+        assert!(offset_of!(Node<()>, reported) < 64);
+        assert!(offset_of!(Node<()>, preset) <= 64);
     }
 }
