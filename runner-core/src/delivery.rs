@@ -1,7 +1,7 @@
 //! One update on its way through a handler: [`Delivery`].
 
 use std::{
-    fmt,
+    fmt, iter,
     num::NonZeroU32,
     ops::Deref,
     sync::{Arc, Weak},
@@ -184,32 +184,24 @@ impl<U: fmt::Debug> fmt::Debug for Delivery<U> {
 impl<U> Chunk<U> {
     const MAX: usize = 16;
 
-    /// Splits a batch into chunks, and calls `each` with every one and how many updates it has, in
-    /// order.
+    /// Splits a batch into chunks, in order; each is made when it is asked for. With how many updates it
+    /// has.
     pub(crate) fn split(
         batch: Vec<U>,
         control: &Weak<dyn Control>,
-        mut each: impl FnMut(Arc<Self>, u8),
-    ) {
-        let chunk = |updates| {
+    ) -> impl Iterator<Item = (Arc<Self>, u8)> {
+        let mut rest = batch.into_iter();
+        iter::from_fn(move || {
+            let count = rest.len().min(Self::MAX);
+            let updates = match count {
+                0 => return None,
+                1 => Updates::One(rest.next()?),
+                _ => Updates::Many(rest.by_ref().take(count).collect()),
+            };
             let control = Some(control.clone());
-            Arc::new(Self { control, updates })
-        };
-        if batch.len() == 1 {
-            for only in batch {
-                each(chunk(Updates::One(only)), 1);
-            }
-            return;
-        }
-        let mut rest = batch.len();
-        let mut updates = batch.into_iter();
-        while rest > 0 {
-            let count = rest.min(Self::MAX);
-            rest -= count;
-            let neighbours = updates.by_ref().take(count).collect();
             // At most 16, so it fits.
-            each(chunk(Updates::Many(neighbours)), count as u8);
-        }
+            Some((Arc::new(Self { control, updates }), count as u8))
+        })
     }
 
     fn get(&self, index: u8) -> &U {

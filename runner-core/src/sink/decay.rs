@@ -268,9 +268,9 @@ mod tests {
         let options = SinkOptions::concurrent().concurrency(two).workers(two);
         let mut queue = Queue::new(&options.timeout(MS * 10));
         let began = Instant::now();
-        Chunk::split(vec![0, 1], &nobody(), |chunk, count| {
+        for (chunk, count) in Chunk::split(vec![0, 1], &nobody()) {
             queue.arrive_free(chunk, count, began);
-        });
+        }
         let mut effects = Effects::default();
         assert_eq!(queue.recruit(&mut effects.wakers), 2);
         let tickets = [5, 3].map(|read| {

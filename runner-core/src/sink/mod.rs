@@ -136,10 +136,13 @@ impl<U: Send + Sync + 'static> Sink<U> {
         let (recruits, room) = match &self.keys {
             // Takes no time.
             None => {
+                // Made before the lock is taken. A batch of one costs no list.
+                let mut chunks = Chunk::split(batch, &self.control);
+                let (first, others) = (chunks.next(), chunks.collect::<Vec<_>>());
                 let mut queue = self.lock();
-                Chunk::split(batch, &self.control, |chunk, count| {
+                for (chunk, count) in first.into_iter().chain(others) {
                     queue.arrive_free(chunk, count, arrived);
-                });
+                }
                 (queue.recruit(&mut wakers), queue.room(scarce))
             }
             Some(keys) => self.add_in_order(batch, &**keys, arrived, scarce, &mut wakers),
@@ -164,14 +167,16 @@ impl<U: Send + Sync + 'static> Sink<U> {
         // Keys come from code of the user, so they are all known before the lock is taken.
         let keyed = self.hash_keys(&batch, keys);
         let mut place = 0;
-        let mut queue = self.lock();
-        Chunk::split(batch, &self.control, |chunk, count| {
+        for (chunk, count) in Chunk::split(batch, &self.control) {
+            // Not for the whole batch: who waits for so long is sent to sleep by the kernel.
+            let mut queue = self.lock();
             for index in 0..count {
                 let share = Share::new(Arc::clone(&chunk), index);
                 queue.arrive(share, keyed.arrival(place), arrived);
                 place += 1;
             }
-        });
+        }
+        let mut queue = self.lock();
         (queue.recruit(wakers), queue.room(scarce))
     }
 

@@ -517,13 +517,13 @@ impl Bench {
     fn arrive(&mut self, keys: &[u64], refused: bool) {
         let seq = self.expected.supplied;
         let (queue, now) = (&mut self.queue, self.now);
-        Chunk::split(vec![Item::new(seq)], &nobody(), |chunk, _| {
+        for (chunk, _) in Chunk::split(vec![Item::new(seq)], &nobody()) {
             let arrival = match refused {
                 true => Arrival::Refused(Cause::Panic("no key".into())),
                 false => Arrival::Keys(keys),
             };
             queue.arrive(Share::new(chunk, 0), arrival, now);
-        });
+        }
         let crowded = self.setup.max_waiting_per_key.is_some_and(|limit| {
             keys.iter().any(|key| {
                 let others = self.held.values();
@@ -542,9 +542,9 @@ impl Bench {
         let first = self.expected.supplied;
         let (queue, now) = (&mut self.queue, self.now);
         let batch = (first..first + count as u64).map(Item::new).collect();
-        Chunk::split(batch, &nobody(), |chunk, count| {
+        for (chunk, count) in Chunk::split(batch, &nobody()) {
             queue.arrive_free(chunk, count, now);
-        });
+        }
         for _ in 0..count {
             self.arrived(BTreeSet::new());
         }

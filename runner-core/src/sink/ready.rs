@@ -230,10 +230,10 @@ mod tests {
     /// Adds updates, each of which is its own number.
     fn push(ready: &mut Ready<u64>, batch: Range<u64>, now: Instant) {
         let mut seq = batch.start;
-        Chunk::split(batch.collect(), &nobody(), |chunk, count| {
+        for (chunk, count) in Chunk::split(batch.collect(), &nobody()) {
             ready.push_fresh(chunk, count, seq, now);
             seq += u64::from(count);
-        });
+        }
     }
 
     /// The number of the next one that has no node, or the index of its node.
@@ -332,10 +332,10 @@ mod tests {
         let mut ready = Ready::new();
         let mut seq = 0;
         let now = Instant::now();
-        Chunk::split(vec![Arc::clone(&token); 20], &nobody(), |chunk, count| {
+        for (chunk, count) in Chunk::split(vec![Arc::clone(&token); 20], &nobody()) {
             ready.push_fresh(chunk, count, seq, now);
             seq += u64::from(count);
-        });
+        }
         ready.push(9);
         for _ in 0..17 {
             assert!(ready.pop().is_some());
