@@ -25,7 +25,8 @@ impl<U> Queue<U> {
         let shared = self.cohorts.first();
         let exact = self.exact.first().map(|(deadline, _)| *deadline);
         let retry = self.retries.first().map(|(due, _)| *due);
-        [shared, exact, retry].into_iter().flatten().min()
+        let step = self.step.deadline();
+        [shared, exact, retry, step].into_iter().flatten().min()
     }
 
     /// Ends every handler whose time is over, and readies every update whose retry is due.
@@ -46,6 +47,7 @@ impl<U> Queue<U> {
                 self.retry_now(ticket);
             }
         }
+        self.step.expire(now);
         effects.recruits = self.recruit(&mut effects.wakers);
         self.wake_satisfied(&mut effects.wakers);
         effects

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    effects::Wakers,
     node::{Node, State},
     options::{MAX_BATCH, Mode},
     order::Chain,
@@ -127,10 +128,21 @@ impl<U> Queue<U> {
             .min(self.limits.max_waiting.saturating_sub(self.waiting));
         // Not one round trip for every slot that becomes free.
         let few = !scarce && room < self.limits.worthwhile && self.ready() > 0;
-        if few || self.choked {
+        if few || self.choked || !self.step.is_over(self.claims) {
             return None;
         }
         NonZeroUsize::new(room.min(MAX_BATCH))
+    }
+
+    /// Ends a batch of updates that have keys: if plenty wait by now, the next one has to.
+    pub(crate) fn keep_step(&mut self, count: usize, now: Instant, wakers: &mut Wakers) {
+        let plenty = self.limits.concurrency.max(MAX_BATCH);
+        if self.limits.mode == Mode::Concurrent
+            && self.waiting >= plenty
+            && let Some(deadline) = self.step.keep(self.claims, count, now)
+        {
+            self.wake_before(deadline, wakers);
+        }
     }
 
     /// Whether intake stands still because too many updates wait.

@@ -22,6 +22,7 @@ mod queue_model;
 mod ready;
 mod settle;
 mod snapshot;
+mod step;
 mod waiters;
 mod worker;
 
@@ -166,6 +167,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
     ) -> (usize, Option<NonZeroUsize>) {
         // Keys come from code of the user, so they are all known before the lock is taken.
         let keyed = self.hash_keys(&batch, keys);
+        let count = batch.len();
         let mut place = 0;
         for (chunk, count) in Chunk::split(batch, &self.control) {
             // Not for the whole batch: who waits for so long is sent to sleep by the kernel.
@@ -177,6 +179,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
             }
         }
         let mut queue = self.lock();
+        queue.keep_step(count, arrived, wakers);
         (queue.recruit(wakers), queue.room(scarce))
     }
 

@@ -138,6 +138,11 @@ impl SinkOptions {
     /// At this bound no more updates are fetched, because a supplier cannot be read selectively.
     /// Intake goes on when there is room for half of [`prefetch`](Self::prefetch) or half of the
     /// bound, whichever is less, and not for a call per update.
+    ///
+    /// Few suppliers ever get there: when as many wait as may run, the next batch comes when twice as
+    /// many updates were started as the last one had, or a millisecond later. What waits longer than it
+    /// takes to fetch it is better left where it is.
+    ///
     /// What is in flight by then may still come on top, if it has to be tried again. No effect on
     /// sequential and batch sinks, which hold one batch.
     pub fn max_waiting(mut self, max_waiting: NonZeroUsize) -> Self {

@@ -36,6 +36,7 @@ use super::{
     outcome::{Counters, Fault, Unsettled},
     parked::Parked,
     ready::Ready,
+    step::Step,
     waiters::Waiters,
 };
 use crate::{Cause, Delivery, ticket::Ticket};
@@ -68,6 +69,8 @@ pub(crate) struct Queue<U> {
     pub(super) phase: Phase,
     /// Whether so many wait that intake stands still, until there is room for more than a few.
     pub(super) choked: bool,
+    /// How far intake runs ahead.
+    pub(super) step: Step,
     /// But for `finished`.
     pub(super) counters: Counters,
     pub(super) order: KeyOrder,
@@ -180,6 +183,7 @@ impl<U> Queue<U> {
             running: 0,
             waiting: 0,
             choked: false,
+            step: Step::new(),
             detached: 0,
             hungry: 0,
             idle: 0,
