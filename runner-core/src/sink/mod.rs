@@ -288,18 +288,26 @@ impl<U: Send + Sync + 'static> Sink<U> {
 
     fn hash_keys(&self, batch: &[U], keys: &KeysOf<U>) -> Keyed {
         let mut keyed = Keyed::default();
+        keyed.hashes.reserve(batch.len());
         keyed.ends.reserve(batch.len());
-        for (place, update) in batch.iter().enumerate() {
-            let first = keyed.hashes.len();
-            let hashes = &mut keyed.hashes;
+        // One guard for all, until one panics.
+        while let Some(rest) = batch
+            .get(keyed.ends.len()..)
+            .filter(|rest| !rest.is_empty())
+        {
+            let Keyed { hashes, ends, .. } = &mut keyed;
             let result = guarded(|| {
-                keys(update, &mut |key| hashes.push(self.hasher.hash(&key)));
+                for update in rest {
+                    keys(update, &mut |key| hashes.push(self.hasher.hash(&key)));
+                    ends.push(hashes.len());
+                }
             });
             if let Err(panic) = result {
+                let first = keyed.ends.last().copied().unwrap_or(0);
                 keyed.hashes.truncate(first);
-                keyed.refused.push((place, panic));
+                keyed.refused.push((keyed.ends.len(), panic));
+                keyed.ends.push(first);
             }
-            keyed.ends.push(keyed.hashes.len());
         }
         keyed
     }
