@@ -129,8 +129,7 @@ impl<U> Node<U> {
     /// Whether nothing has happened to it but that it was started and may have waited.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
-        self.chain == Chain::EMPTY
-            && self.state == State::Running
+        self.state == State::Running
             && self.cancel.is_none()
             && !self.reported
             && matches!(self.clock, Clock::Off | Clock::Shared)

@@ -120,14 +120,29 @@ impl<U> Ready<U> {
         if let Some(fresh) = self.pop_fresh() {
             return Some(Next::Fresh(fresh));
         }
-        match self.entries.pop_front()? {
-            Entry::Node(index) => {
-                self.placed -= 1;
-                self.advance();
-                Some(Next::Node(index))
-            }
+        let index = self.first_placed()?;
+        self.pass_placed();
+        Some(Next::Node(index))
+    }
+
+    /// The next one, if it has a node and is not to be tried again.
+    #[inline]
+    pub(super) fn first_placed(&self) -> Option<u32> {
+        if !self.again.is_empty() || self.front.is_some() {
+            return None;
+        }
+        match self.entries.front()? {
+            Entry::Node(index) => Some(*index),
             Entry::Run(_) => unreachable!("a run comes to the front as soon as it is first"),
         }
+    }
+
+    /// Takes that one.
+    #[inline]
+    pub(super) fn pass_placed(&mut self) {
+        self.entries.pop_front();
+        self.placed -= 1;
+        self.advance();
     }
 
     /// Takes the next one, if it has no node, into the place of one that has ended.

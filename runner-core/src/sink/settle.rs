@@ -32,12 +32,11 @@ impl<U> Queue<U> {
         hungry: &mut bool,
         effects: &mut Effects<U>,
     ) -> Option<Job<U>> {
-        // A slot may be one too many by now.
-        if self.running > self.limits.concurrency || self.is_over() || !self.may_follow(hungry) {
+        if !self.may_exchange(hungry) {
             return None;
         }
         let node = &mut self.nodes[ticket.index as usize];
-        if !node.is_plain() {
+        if node.chain != Chain::EMPTY || !node.is_plain() {
             return None;
         }
         let weight = match ended {
@@ -47,20 +46,9 @@ impl<U> Queue<U> {
         let arrived = node.arrived;
         (node.seq, node.arrived, effects.garbage) = self.ready.replace(&mut node.share)?;
         let delivery = node.deliver(ticket.index);
-        let has_clock = node.pended || node.clock != Clock::Off;
-        let known = node.waker.is_some();
-        let ahead = ended.filter(|_| known && self.may_look_ahead(*hungry));
-        if let Some(now) = ahead {
-            self.expect_wait(ticket.index, now, &mut effects.wakers);
-        } else if has_clock {
-            self.stop_clock(ticket.index);
-        }
+        let ahead = self.inherit(ticket.index, ended, *hungry, effects);
         self.record(ticket.seq, arrived, weight, now);
-        self.finished += 1;
-        self.claims += 1;
-        if !self.waiters.is_empty() && self.room(false).is_some() {
-            self.wake_satisfied(&mut effects.wakers);
-        }
+        self.exchanged(effects);
         Some(Job {
             delivery,
             preset: None,
@@ -74,7 +62,7 @@ impl<U> Queue<U> {
     /// well.
     ///
     /// The only place where an update that was started leaves the queue, but for
-    /// [`exchange`](Self::exchange).
+    /// [`exchange`](Self::exchange) and [`exchange_in_order`](Self::exchange_in_order).
     #[inline(never)]
     #[expect(clippy::too_many_arguments, reason = "those of `exchange`, and two")]
     pub(crate) fn settle(
@@ -83,10 +71,16 @@ impl<U> Queue<U> {
         outcome: Outcome,
         claim: bool,
         ended: Option<Instant>,
-        now: impl FnOnce() -> Instant,
+        now: impl FnOnce() -> Instant + Copy,
         hungry: &mut bool,
         effects: &mut Effects<U>,
     ) -> Option<Job<U>> {
+        if claim
+            && matches!(outcome, Outcome::Done)
+            && let Some(job) = self.exchange_in_order(ticket, ended, now, hungry, effects)
+        {
+            return Some(job);
+        }
         let weight = match ended {
             Some(ended) if self.ready() > 0 => {
                 self.nodes[ticket.index as usize].weigh(ended, self.limits.timeout)
@@ -150,6 +144,92 @@ impl<U> Queue<U> {
         job
     }
 
+    /// Whether a task whose handler has ended may go on with its slot.
+    #[inline]
+    fn may_exchange(&mut self, hungry: &mut bool) -> bool {
+        // A slot may be one too many by now.
+        self.running <= self.limits.concurrency && !self.is_over() && self.may_follow(hungry)
+    }
+
+    /// Starts the clock of an update again that has that of the one before it, and its waker; or stops it,
+    /// if nothing can be done ahead.
+    #[inline]
+    fn inherit(
+        &mut self,
+        index: u32,
+        ended: Option<Instant>,
+        hungry: bool,
+        effects: &mut Effects<U>,
+    ) -> Option<Instant> {
+        let node = &self.nodes[index as usize];
+        let has_clock = node.pended || node.clock != Clock::Off;
+        let known = node.waker.is_some();
+        let ahead = ended.filter(|_| known && self.may_look_ahead(hungry));
+        if let Some(now) = ahead {
+            self.expect_wait(index, now, &mut effects.wakers);
+        } else if has_clock {
+            self.stop_clock(index);
+        }
+        ahead
+    }
+
+    /// One update has taken the place of another one that was finished.
+    #[inline]
+    fn exchanged(&mut self, effects: &mut Effects<U>) {
+        self.finished += 1;
+        self.claims += 1;
+        if !self.waiters.is_empty() && self.room(false).is_some() {
+            self.wake_satisfied(&mut effects.wakers);
+        }
+    }
+
+    /// As [`exchange`](Self::exchange), of updates that have keys: the next one has a node of its own.
+    ///
+    /// If it returns `None`, the keys may have been freed all the same.
+    fn exchange_in_order(
+        &mut self,
+        ticket: Ticket,
+        ended: Option<Instant>,
+        now: impl FnOnce() -> Instant,
+        hungry: &mut bool,
+        effects: &mut Effects<U>,
+    ) -> Option<Job<U>> {
+        if !self.may_exchange(hungry) {
+            return None;
+        }
+        let node = &mut self.nodes[ticket.index as usize];
+        if node.chain == Chain::EMPTY || !node.is_plain() {
+            return None;
+        }
+        let chain = std::mem::replace(&mut node.chain, Chain::EMPTY);
+        self.free_keys(chain);
+        let next = self.ready.first_placed()?;
+        if self.nodes[next as usize].preset.is_some() {
+            return None;
+        }
+        self.ready.pass_placed();
+        let old = self.nodes.remove(ticket.index as usize);
+        let weight = match ended {
+            Some(ended) => old.weigh(ended, self.limits.timeout),
+            None => CROWD,
+        };
+        let node = &mut self.nodes[next as usize];
+        node.state = State::Running;
+        (node.waker, node.pended) = (old.waker, old.pended);
+        (node.clock, node.cohort, node.deadline) = (old.clock, old.cohort, old.deadline);
+        let delivery = node.deliver(next);
+        let ahead = self.inherit(next, ended, *hungry, effects);
+        self.record(old.seq, old.arrived, weight, now);
+        effects.garbage = Some(old.share);
+        effects.recruits = self.recruit(&mut effects.wakers);
+        self.exchanged(effects);
+        Some(Job {
+            delivery,
+            preset: None,
+            ahead,
+        })
+    }
+
     /// Does for the next update of a task what has to be done if it waits, as the one before it did.
     fn look_ahead(&mut self, mut job: Job<U>, now: Instant, effects: &mut Effects<U>) -> Job<U> {
         if job.preset.is_none()
@@ -195,24 +275,8 @@ impl<U> Queue<U> {
     ) {
         let mut node = self.nodes.remove(ticket.index as usize);
         effects.stale = node.waker.take();
-        let Self {
-            order,
-            nodes,
-            ready,
-            waiting,
-            ..
-        } = self;
         if node.chain != Chain::EMPTY {
-            order.leave(node.chain, |successor| {
-                let node = &mut nodes[successor as usize];
-                node.predecessors -= 1;
-                if node.predecessors == 0 {
-                    node.state = State::Ready;
-                    *waiting -= 1;
-                    ready.push(successor);
-                }
-            });
-            self.look_at_waiting();
+            self.free_keys(node.chain);
         }
         if self.nodes.is_empty() {
             // After a burst, give its memory back.
@@ -239,6 +303,28 @@ impl<U> Queue<U> {
         } else {
             effects.garbage = Some(node.share);
         }
+    }
+
+    /// Lets the successors of an update go.
+    #[inline]
+    fn free_keys(&mut self, chain: Chain) {
+        let Self {
+            order,
+            nodes,
+            ready,
+            waiting,
+            ..
+        } = self;
+        order.leave(chain, |successor| {
+            let node = &mut nodes[successor as usize];
+            node.predecessors -= 1;
+            if node.predecessors == 0 {
+                node.state = State::Ready;
+                *waiting -= 1;
+                ready.push(successor);
+            }
+        });
+        self.look_at_waiting();
     }
 
     /// Notes how long an update was held, for so many of its kind.
