@@ -155,7 +155,7 @@ impl<U> Queue<U> {
 
     /// Starts the clock of a handler that takes the place of another one. Nothing but time has passed
     /// for that.
-    #[inline]
+    #[inline(always)]
     pub(super) fn restart_clock(
         &mut self,
         index: u32,
@@ -193,7 +193,7 @@ impl<U> Queue<U> {
     }
 
     /// Gives an update the deadline that it has got in a group.
-    #[inline]
+    #[inline(always)]
     fn share_clock(&mut self, index: u32, entry: &Entry, wakers: &mut Wakers) {
         let node = &mut self.nodes[index as usize];
         node.clock = Clock::Shared;

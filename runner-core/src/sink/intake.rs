@@ -108,7 +108,7 @@ impl<U> Queue<U> {
     ///
     /// `scarce`: the last answer had less than it was asked for. Then the supplier has no more, and
     /// a call for few costs no round trip that a call for many would have saved.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn room(&self, scarce: bool) -> Option<NonZeroUsize> {
         if self.phase != Phase::Open {
             return None;

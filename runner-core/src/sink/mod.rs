@@ -326,7 +326,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
         drop(effects.stale.take());
         // Last, because dropping an update may take its time.
         if let Some(garbage) = effects.garbage.take() {
-            discard(garbage);
+            throw_away(garbage);
         }
     }
 
@@ -391,6 +391,12 @@ impl<U: Send + Sync + 'static> fmt::Debug for Sink<U> {
             .field("held", &queue.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Apart, because most updates are followed by their neighbour, with which they share everything.
+#[inline(never)]
+fn throw_away<U>(garbage: Share<U>) {
+    discard(garbage);
 }
 
 /// The keys of a batch, hashed.

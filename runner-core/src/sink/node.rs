@@ -137,6 +137,12 @@ impl<U> Node<U> {
             && self.attempt == NonZeroU32::MIN
     }
 
+    /// Whether its clock has been started.
+    #[inline]
+    pub(super) fn has_clock(&self) -> bool {
+        self.pended || self.clock != Clock::Off
+    }
+
     /// Whether a handler has seen it: in an earlier attempt, or in this one if that has begun.
     pub(super) fn was_handled(&self, begun: bool) -> bool {
         self.preset.is_none() && (begun || self.attempt > NonZeroU32::MIN)

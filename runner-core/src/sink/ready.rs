@@ -149,7 +149,7 @@ impl<U> Ready<U> {
     ///
     /// Returns its number, when it arrived, and what was in its place; nothing, if that was its
     /// neighbour, with which it shares everything.
-    #[inline]
+    #[inline(always)]
     pub(super) fn replace(
         &mut self,
         share: &mut Share<U>,
