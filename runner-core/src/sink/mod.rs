@@ -167,10 +167,10 @@ impl<U: Send + Sync + 'static> Sink<U> {
     ) -> (usize, Option<NonZeroUsize>) {
         // Keys come from code of the user, so they are all known before the lock is taken.
         let keyed = self.hash_keys(&batch, keys);
-        let count = batch.len();
+        let arrivals = batch.len();
         let mut place = 0;
         for (chunk, count) in Chunk::split(batch, &self.control) {
-            // Not for the whole batch: who waits for so long is sent to sleep by the kernel.
+            // Not for the whole batch: that takes so long that who waits is sent to sleep by the kernel.
             let mut queue = self.lock();
             for index in 0..count {
                 let share = Share::new(Arc::clone(&chunk), index);
@@ -179,7 +179,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
             }
         }
         let mut queue = self.lock();
-        queue.keep_step(count, arrived, wakers);
+        queue.keep_step(arrivals, arrived, wakers);
         (queue.recruit(wakers), queue.room(scarce))
     }
 
