@@ -6,13 +6,11 @@ mod common;
 
 use std::{
     convert::Infallible,
-    future::poll_fn,
     num::NonZeroUsize,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -85,6 +83,16 @@ struct Server {
 }
 
 impl Server {
+    fn new(sim: &SimRuntime, held: &Arc<Held>, calls: &Arc<AtomicUsize>) -> Self {
+        Self {
+            sim: sim.clone(),
+            hot: hot(),
+            supplied: 0,
+            calls: Arc::clone(calls),
+            held: Arc::clone(held),
+        }
+    }
+
     fn sent(&self, number: usize) -> Option<Duration> {
         let Some(later) = number.checked_sub(self.hot) else {
             return Some(Duration::ZERO);
@@ -132,13 +140,7 @@ struct Seen {
 fn run(sim: &SimRuntime, options: SinkOptions) -> Seen {
     let (hot, began) = (hot(), Instant::now());
     let (held, calls) = (Arc::<Held>::default(), Arc::<AtomicUsize>::default());
-    let server = Server {
-        sim: sim.clone(),
-        hot,
-        supplied: 0,
-        calls: Arc::clone(&calls),
-        held: Arc::clone(&held),
-    };
+    let server = Server::new(sim, &held, &calls);
     let others = Arc::new(Mutex::new(Vec::new()));
     let next = Arc::new(AtomicUsize::new(0));
     let state = (sim.clone(), Arc::clone(&others), Arc::clone(&next));
@@ -205,42 +207,20 @@ fn below_the_bound_the_others_wait_for_intake_alone() {
     }
 }
 
-/// Always has more, at once, until there is no more.
-struct Backlog {
-    left: usize,
-    held: Arc<Held>,
-}
-
-impl UpdateSupplier for Backlog {
-    type Update = Update;
-    type Error = Infallible;
-
-    async fn supply(&mut self, limit: NonZeroUsize) -> Result<Vec<Update>, Infallible> {
-        if self.left == 0 {
-            return std::future::pending().await;
-        }
-        let count = limit.get().min(self.left);
-        self.left -= count;
-        let update = || Update {
-            number: 0,
-            sent: Duration::ZERO,
-            held: Some(Held::add(&self.held)),
-        };
-        Ok(std::iter::repeat_with(update).take(count).collect())
-    }
-}
-
 #[test]
 fn intake_keeps_step_with_handlers_that_keep_the_thread() {
     for_each_seed(3, |sim| {
         let held = Arc::<Held>::default();
-        let supplier = Backlog {
-            left: hot(),
-            held: Arc::clone(&held),
-        };
-        let handle = Runner::for_each(runtime(&sim), supplier, |_: Delivery<Update>| yield_now())
-            .sequentialize(|_: &Update| [Key::chat(1)])
-            .start();
+        let server = Server::new(&sim, &held, &Arc::default());
+        let handle = Runner::for_each_with(
+            runtime(&sim),
+            server,
+            sim.clone(),
+            async |sim, _: Delivery<Update>| sim.yield_now().await,
+        )
+        .sequentialize(|_: &Update| [Key::chat(1)])
+        .start();
+        // Too soon for the others.
         sim.advance(MS / 2);
         let report = sim.block_on(handle.stop()).unwrap();
         assert_eq!(report.counters.finished, hot() as u64);
@@ -248,19 +228,6 @@ fn intake_keeps_step_with_handlers_that_keep_the_thread() {
         // As many as may run wait, and a batch or two more.
         assert!(most <= 500 + 2 * BATCH + CHUNK, "{most}");
     });
-}
-
-/// Lets others go first, and takes no time.
-async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
 
 #[test]
