@@ -291,13 +291,10 @@ impl<U: Send + Sync + 'static> Sink<U> {
         keyed.hashes.reserve(batch.len());
         keyed.ends.reserve(batch.len());
         // One guard for all, until one panics.
-        while let Some(rest) = batch
-            .get(keyed.ends.len()..)
-            .filter(|rest| !rest.is_empty())
-        {
+        while keyed.ends.len() < batch.len() {
             let Keyed { hashes, ends, .. } = &mut keyed;
             let result = guarded(|| {
-                for update in rest {
+                for update in &batch[ends.len()..] {
                     keys(update, &mut |key| hashes.push(self.hasher.hash(&key)));
                     ends.push(hashes.len());
                 }
