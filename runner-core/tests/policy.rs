@@ -585,3 +585,77 @@ fn the_destructor_of_an_error_may_look_at_the_runner_and_panic() {
         std::mem::forget((handle, cell));
     }
 }
+
+// What is counted after a stop
+
+/// After a stop, the one attempt that is left fails with this; what the update is counted as.
+fn counted(plan: fn() -> Plan, options: SinkOptions) -> runner_core::Counters {
+    quiet();
+    let sim = SimRuntime::new(7);
+    let plan = move |update: &Delivery<u32>| match update.attempt().get() {
+        1 => Plan::fail("once"),
+        _ => plan(),
+    };
+    let (handle, _, _) = run(&sim, [0], plan, options, retry_after(LONG));
+    sim.advance(SECOND);
+    sim.block_on(handle.stop()).unwrap().counters
+}
+
+#[test]
+fn the_last_attempt_after_a_stop_is_counted_by_its_cause() {
+    for options in [
+        slots(1).timeout(SECOND),
+        SinkOptions::batch().timeout(SECOND),
+        SinkOptions::sequential().timeout(SECOND),
+    ] {
+        assert_eq!(counted(|| Plan::fail("again"), options.clone()).failed, 1);
+        assert_eq!(
+            counted(|| Plan::panic("again"), options.clone()).panicked,
+            1
+        );
+        assert_eq!(counted(Plan::hang, options).timed_out, 1);
+    }
+}
+
+#[test]
+fn an_undecodable_update_that_is_retried_after_a_stop_is_counted_as_such() {
+    let sim = SimRuntime::new(7);
+    let supplier = ScriptedSupplier::new(&sim).batch([0]);
+    let handler = async |_: Delivery<u32>| Err::<(), BoxError>(Undecodable::new("no JSON").into());
+    let handle = Runner::for_each(runtime(&sim), supplier, handler)
+        .policy(retry_after(LONG))
+        .start();
+    sim.advance(SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert_eq!(
+        (report.counters.undecodable, report.counters.failed),
+        (1, 0)
+    );
+}
+
+// Redelivery
+
+#[test]
+fn an_update_that_no_handler_has_seen_is_not_redelivered_after_a_retry() {
+    quiet();
+    for_each_seed(20, |sim| {
+        let supplier = ScriptedSupplier::new(&sim).batch([0]);
+        let marks = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&marks);
+        // Its keys are not known, so no handler may see it.
+        let policy = move |failure: Failure<u32>| {
+            log.lock().unwrap().push(failure.update.redelivered());
+            match failure.update.attempt().get() {
+                3 => Verdict::Skip,
+                _ => Verdict::Retry { after: SECOND },
+            }
+        };
+        let handle = Runner::new(runtime(&sim), supplier, async |_: Delivery<u32>| {})
+            .sequentialize(|_: &u32| -> [Key; 1] { panic!("no key") })
+            .policy(policy)
+            .start();
+        sim.advance(10 * SECOND);
+        assert_eq!(handle.stats().counters.panicked, 1);
+        assert_eq!(*marks.lock().unwrap(), [false; 3]);
+    });
+}

@@ -824,3 +824,64 @@ fn a_stop_waits_for_detached_handlers_and_cancels_them_at_its_limit() {
         );
     });
 }
+
+// A process that stood still
+
+/// Hundred handlers of `sleeps` are suspended with their process for a minute.
+fn suspended(sim: &SimRuntime, sleeps: u32, options: SinkOptions) -> RunnerHandle<u32> {
+    let plan = (0..sleeps).fold(Plan::ok(), |plan, _| plan.sleep(5 * SECOND));
+    let recorder = always(sim, plan);
+    let (handle, _) = start(sim, 0..100, recorder, options.timeout(30 * SECOND));
+    sim.advance(SECOND);
+    sim.suspend(60 * SECOND);
+    sim.advance(100 * SECOND);
+    handle
+}
+
+#[test]
+fn a_handler_that_is_ready_when_the_process_goes_on_is_not_late() {
+    for_each_seed(20, |sim| {
+        for options in [SinkOptions::concurrent(), SinkOptions::batch()] {
+            let counters = suspended(&sim, 1, options).stats().counters;
+            assert_eq!((counters.finished, counters.timed_out), (100, 0));
+        }
+    });
+}
+
+#[test]
+fn a_handler_that_still_waits_when_the_process_goes_on_is_late() {
+    for_each_seed(20, |sim| {
+        let counters = suspended(&sim, 2, SinkOptions::concurrent())
+            .stats()
+            .counters;
+        assert_eq!((counters.finished, counters.timed_out), (0, 100));
+    });
+}
+
+#[test]
+fn a_policy_that_is_ready_when_the_process_goes_on_is_not_late() {
+    for_each_seed(20, |sim| {
+        let supplier = ScriptedSupplier::new(&sim).batch(0..100);
+        let clock = sim.clone();
+        let policy = move |_: Failure<u32>| {
+            let clock = clock.clone();
+            async move {
+                clock.sleep(5 * SECOND).await;
+                Verdict::Retry { after: SECOND }
+            }
+        };
+        let recorder = Recorder::new(&sim, |update: &Delivery<u32>| {
+            match update.attempt().get() {
+                1 => Plan::fail("once"),
+                _ => Plan::ok(),
+            }
+        });
+        let handle = Runner::new(runtime(&sim), supplier, recorder)
+            .policy(policy)
+            .start();
+        sim.advance(SECOND);
+        sim.suspend(60 * SECOND);
+        sim.advance(100 * SECOND);
+        assert_eq!(handle.stats().counters.finished, 100);
+    });
+}

@@ -173,6 +173,20 @@ impl SimRuntime {
         state.now = state.now.max(until);
     }
 
+    /// Lets time pass while nothing runs, as in a process that is suspended.
+    ///
+    /// Every timer that is due by then fires at once, and the seed decides who runs first.
+    pub fn suspend(&self, span: Duration) {
+        let due = {
+            let mut state = self.lock();
+            state.now += span;
+            let after = (state.now + Duration::from_nanos(1), 0);
+            let later = state.timers.split_off(&after);
+            std::mem::replace(&mut state.timers, later)
+        };
+        due.into_values().for_each(Waker::wake);
+    }
+
     /// Lets every other ready task run before the caller goes on, or not: that is up to the seed.
     ///
     /// # Cancel safety
