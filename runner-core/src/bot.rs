@@ -3,9 +3,10 @@
 use std::{fmt, marker::PhantomData, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use crate::{
-    BoxError, Delivery, ErrorPolicy, FetchOptions, GetUpdates, HandlerOutput, Key, Runner, Runtime,
-    SinkOptions, SkipFailed, SourceOptions, Undecodable, UpdateConsumer, UpdateFetcher, UpdateSink,
-    sink::{DecideBoxed, KeysOf},
+    BoxError, Delivery, ErrorPolicy, FetchOptions, GetUpdates, HandlerOutput, Key, LateHandler,
+    Runner, Runtime, SinkOptions, SourceOptions, Undecodable, UpdateConsumer, UpdateFetcher,
+    UpdateSink,
+    queue::QueueParts,
     update_sink::{Gather, Gathering},
 };
 
@@ -45,9 +46,7 @@ use crate::{
 pub struct Bot<G: GetUpdates, C> {
     api: G,
     consumer: C,
-    keys: Option<Arc<KeysOf<G::Raw>>>,
-    policy: Arc<dyn DecideBoxed<G::Raw>>,
-    sink: SinkOptions,
+    parts: QueueParts<G::Raw>,
     source: SourceOptions,
     fetch: FetchOptions,
     gathering: Option<Arc<dyn Gathering>>,
@@ -56,16 +55,13 @@ pub struct Bot<G: GetUpdates, C> {
 impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
     /// A bot that handles the updates of `api` with `consumer`.
     pub fn new(api: G, consumer: C) -> Self {
+        let mut parts = QueueParts::default();
+        parts.sequentialize(G::default_key);
+        parts.size = Some(Arc::new(G::size));
         Self {
             api,
             consumer,
-            keys: Some(Arc::new(|raw, each| {
-                if let Some(key) = G::default_key(raw) {
-                    each(key);
-                }
-            })),
-            policy: Arc::new(SkipFailed),
-            sink: SinkOptions::default(),
+            parts,
             source: SourceOptions::default(),
             fetch: FetchOptions::default(),
             gathering: None,
@@ -79,31 +75,40 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
         F: Fn(&G::Raw) -> K + Send + Sync + 'static,
         K: IntoIterator<Item = Key>,
     {
-        self.keys = Some(Arc::new(move |raw, each| {
-            keys(raw).into_iter().for_each(each);
-        }));
+        self.parts.sequentialize(keys);
         self
     }
 
     /// Handles updates in no particular order, those of the same chat at the same time too.
     #[must_use]
     pub fn unordered(mut self) -> Self {
-        self.keys = None;
+        self.parts.keys = None;
         self
     }
 
     /// What happens to updates that are not handled. Default: [`SkipFailed`].
     #[must_use]
     pub fn policy(mut self, policy: impl ErrorPolicy<G::Raw>) -> Self {
-        self.policy = Arc::new(policy);
+        self.parts.policy = Arc::new(policy);
+        self
+    }
+
+    /// Called for every handler that goes on after its timeout; see
+    /// [`SinkOptions::continue_after_timeout`]. It must not block.
+    #[must_use]
+    pub fn on_late(
+        mut self,
+        on_late: impl Fn(LateHandler<G::Raw>) + Send + Sync + 'static,
+    ) -> Self {
+        self.parts.on_late = Some(Arc::new(on_late));
         self
     }
 
     /// How updates are handed to the handler. Replaces what [`concurrency`](Self::concurrency) and
     /// [`timeout`](Self::timeout) have set.
     #[must_use]
-    pub fn sink(mut self, options: SinkOptions) -> Self {
-        self.sink = options;
+    pub fn sink<M>(mut self, options: SinkOptions<M>) -> Self {
+        self.parts.limits = options.limits;
         self
     }
 
@@ -124,14 +129,14 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
     /// How many updates may be handled at once; see [`SinkOptions::concurrency`]. Default: 500.
     #[must_use]
     pub fn concurrency(mut self, concurrency: NonZeroUsize) -> Self {
-        self.sink = self.sink.concurrency(concurrency);
+        self.parts.limits.set_concurrency(concurrency);
         self
     }
 
     /// How long handling one update may take; see [`SinkOptions::timeout`]. Default: no timeout.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.sink = self.sink.timeout(timeout);
+        self.parts.limits.timeout = Some(timeout);
         self
     }
 
@@ -143,9 +148,7 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
         let Self {
             api,
             consumer,
-            keys,
-            policy,
-            sink,
+            parts,
             source,
             fetch,
             gathering,
@@ -155,11 +158,8 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
             consumer,
             api: PhantomData,
         };
-        let mut runner = Runner::new(runtime, fetcher, consumer)
-            .sink(sink)
-            .source(source);
-        runner.keys = keys;
-        runner.policy = policy;
+        let mut runner = Runner::new(runtime, fetcher, consumer).source(source);
+        runner.parts = parts;
         if let Some(gathering) = gathering {
             runner.attach(gathering);
         }
@@ -213,8 +213,8 @@ impl<G: GetUpdates, C> fmt::Debug for Bot<G, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Neither the API nor the handler: the first one knows a token.
         f.debug_struct("Bot")
-            .field("sequentialized", &self.keys.is_some())
-            .field("sink", &self.sink)
+            .field("sequentialized", &self.parts.keys.is_some())
+            .field("sink", &self.parts.limits)
             .field("source", &self.source)
             .field("fetch", &self.fetch)
             .finish_non_exhaustive()

@@ -1,7 +1,7 @@
 //! One update on its way through a handler: [`Delivery`].
 
 use std::{
-    fmt, iter,
+    fmt,
     num::NonZeroU32,
     ops::Deref,
     sync::{Arc, Weak},
@@ -25,14 +25,15 @@ use crate::ticket::Ticket;
 /// # use std::num::NonZeroU32;
 /// ```
 pub struct Delivery<U> {
-    chunk: Arc<Chunk<U>>,
+    slice: Arc<BatchSlice<U>>,
     index: u8,
     attempt: NonZeroU32,
+    redelivered: bool,
     ticket: Ticket,
 }
 
 /// What a running update may ask of the sink that runs it.
-pub(crate) trait Control: Send + Sync {
+pub(crate) trait DeliveryControl: Send + Sync {
     fn deadline(&self, ticket: Ticket) -> Option<Instant>;
     fn extend(&self, ticket: Ticket, by: Duration) -> bool;
     fn is_stopping(&self) -> bool;
@@ -40,9 +41,9 @@ pub(crate) trait Control: Send + Sync {
 
 /// Neighbours of one batch that share one allocation.
 ///
-/// At most [`Chunk::MAX`], so that one slow update does not retain a whole batch.
-pub(crate) struct Chunk<U> {
-    control: Option<Weak<dyn Control>>,
+/// At most [`BatchSlice::MAX`], so that one slow update does not retain a whole batch.
+pub(crate) struct BatchSlice<U> {
+    control: Option<Weak<dyn DeliveryControl>>,
     updates: Updates<U>,
 }
 
@@ -52,9 +53,9 @@ enum Updates<U> {
     Many(Box<[U]>),
 }
 
-/// The place of one update in its chunk.
-pub(crate) struct Share<U> {
-    chunk: Arc<Chunk<U>>,
+/// One update, by its place in a slice.
+pub(crate) struct Item<U> {
+    slice: Arc<BatchSlice<U>>,
     index: u8,
 }
 
@@ -64,11 +65,11 @@ impl<U> Delivery<U> {
     /// It is the first attempt, has no deadline and is never stopping.
     #[must_use]
     pub fn new(update: U) -> Self {
-        let chunk = Arc::new(Chunk {
+        let slice = Arc::new(BatchSlice {
             control: None,
             updates: Updates::One(update),
         });
-        Share { chunk, index: 0 }.deliver(NonZeroU32::MIN, Ticket::NONE)
+        Item { slice, index: 0 }.deliver(NonZeroU32::MIN, false, Ticket::NONE)
     }
 
     /// Which attempt this is; the first one is 1.
@@ -77,18 +78,17 @@ impl<U> Delivery<U> {
         self.attempt
     }
 
-    /// Whether this update was handed to a handler before, so that its effects may exist already.
+    /// Whether effects of this update may exist already: a handler was given it in an earlier attempt, or
+    /// in an earlier run of this runner after which the supplier went back.
     #[must_use]
     pub fn redelivered(&self) -> bool {
-        self.attempt > NonZeroU32::MIN
+        self.redelivered
     }
 
     /// When the handler times out.
     ///
-    /// `None` if there is no timeout, if its clock has not been started, or if it has been settled or
-    /// has timed out already. The clock is started when the handler first waits for something, or, under
-    /// load, when it is called; then it is started again at that wait, unless that comes within a
-    /// millisecond.
+    /// `None` if there is no timeout, before the handler's first pending poll, and when the handler has
+    /// ended or has timed out.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.control()?.deadline(self.ticket)
@@ -96,10 +96,10 @@ impl<U> Delivery<U> {
 
     /// Asks for more time: the deadline becomes the later of what it was and `by` from now.
     ///
-    /// Returns `false` if it is too late, because the handler was told to end, or goes on after its
-    /// time. Without a timeout there is nothing to extend, and it answers `true`.
+    /// Returns `false` if it is too late: the timeout has fired, and the handler was dropped or goes on
+    /// regardless. Without a timeout there is nothing to extend, and it answers `true`.
     pub fn extend(&self, by: Duration) -> bool {
-        match &self.chunk.control {
+        match &self.slice.control {
             None => true,
             Some(control) => match control.upgrade() {
                 Some(control) => control.extend(self.ticket, by),
@@ -111,7 +111,7 @@ impl<U> Delivery<U> {
     /// Whether the runner is stopping, so that a long handler can bring its work to an early end.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        match &self.chunk.control {
+        match &self.slice.control {
             None => false,
             Some(control) => control
                 .upgrade()
@@ -125,27 +125,24 @@ impl<U> Delivery<U> {
     #[must_use]
     pub fn with<T>(&self, value: T) -> Delivery<T> {
         Delivery {
-            chunk: Arc::new(Chunk {
-                control: self.chunk.control.clone(),
+            slice: Arc::new(BatchSlice {
+                control: self.slice.control.clone(),
                 updates: Updates::One(value),
             }),
             index: 0,
             attempt: self.attempt,
+            redelivered: self.redelivered,
             ticket: self.ticket,
         }
     }
 
-    pub(crate) fn ticket(&self) -> Ticket {
-        self.ticket
-    }
-
     /// Counts updates in the order in which they were supplied.
-    pub(crate) fn seq(&self) -> u64 {
-        self.ticket.seq
+    pub(crate) fn id(&self) -> u64 {
+        self.ticket.id
     }
 
-    fn control(&self) -> Option<Arc<dyn Control>> {
-        self.chunk.control.as_ref()?.upgrade()
+    fn control(&self) -> Option<Arc<dyn DeliveryControl>> {
+        self.slice.control.as_ref()?.upgrade()
     }
 }
 
@@ -153,7 +150,7 @@ impl<U> Deref for Delivery<U> {
     type Target = U;
 
     fn deref(&self) -> &U {
-        self.chunk.get(self.index)
+        self.slice.get(self.index)
     }
 }
 
@@ -166,7 +163,7 @@ impl<U> AsRef<U> for Delivery<U> {
 impl<U> Clone for Delivery<U> {
     fn clone(&self) -> Self {
         Self {
-            chunk: Arc::clone(&self.chunk),
+            slice: Arc::clone(&self.slice),
             ..*self
         }
     }
@@ -181,28 +178,8 @@ impl<U: fmt::Debug> fmt::Debug for Delivery<U> {
     }
 }
 
-impl<U> Chunk<U> {
+impl<U> BatchSlice<U> {
     const MAX: usize = 16;
-
-    /// Splits a batch into chunks, in order; each is made when it is asked for. With how many updates it
-    /// has.
-    pub(crate) fn split(
-        batch: Vec<U>,
-        control: &Weak<dyn Control>,
-    ) -> impl Iterator<Item = (Arc<Self>, u8)> {
-        let mut rest = batch.into_iter();
-        iter::from_fn(move || {
-            let count = rest.len().min(Self::MAX);
-            let updates = match count {
-                0 => return None,
-                1 => Updates::One(rest.next()?),
-                _ => Updates::Many(rest.by_ref().take(count).collect()),
-            };
-            let control = Some(control.clone());
-            // At most 16, so it fits.
-            Some((Arc::new(Self { control, updates }), count as u8))
-        })
-    }
 
     fn get(&self, index: u8) -> &U {
         match &self.updates {
@@ -212,39 +189,53 @@ impl<U> Chunk<U> {
     }
 }
 
-impl<U> Share<U> {
-    pub(crate) fn new(chunk: Arc<Chunk<U>>, index: u8) -> Self {
-        Self { chunk, index }
-    }
-
-    /// Becomes the share of another update of a chunk, if it is in that already.
-    #[inline]
-    pub(crate) fn move_within(&mut self, chunk: &Arc<Chunk<U>>, index: u8) -> bool {
-        let within = Arc::ptr_eq(&self.chunk, chunk);
-        if within {
-            self.index = index;
+impl<U> Item<U> {
+    /// The updates of a batch, in order.
+    pub(crate) fn split(batch: Vec<U>, control: &Weak<dyn DeliveryControl>) -> Vec<Self> {
+        let mut items = Vec::with_capacity(batch.len());
+        let mut rest = batch.into_iter();
+        loop {
+            let count = rest.len().min(BatchSlice::<U>::MAX);
+            let updates = match count {
+                0 => return items,
+                1 => rest
+                    .next()
+                    .map_or_else(|| Updates::Many([].into()), Updates::One),
+                _ => Updates::Many(rest.by_ref().take(count).collect()),
+            };
+            let control = Some(control.clone());
+            let slice = Arc::new(BatchSlice { control, updates });
+            items.extend((0..count as u8).map(|index| Self {
+                slice: Arc::clone(&slice),
+                index,
+            }));
         }
-        within
     }
 
     pub(crate) fn get(&self) -> &U {
-        self.chunk.get(self.index)
+        self.slice.get(self.index)
     }
 
-    pub(crate) fn deliver(self, attempt: NonZeroU32, ticket: Ticket) -> Delivery<U> {
+    pub(crate) fn deliver(
+        self,
+        attempt: NonZeroU32,
+        redelivered: bool,
+        ticket: Ticket,
+    ) -> Delivery<U> {
         Delivery {
-            chunk: self.chunk,
+            slice: self.slice,
             index: self.index,
             attempt,
+            redelivered,
             ticket,
         }
     }
 }
 
-impl<U> Clone for Share<U> {
+impl<U> Clone for Item<U> {
     fn clone(&self) -> Self {
         Self {
-            chunk: Arc::clone(&self.chunk),
+            slice: Arc::clone(&self.slice),
             index: self.index,
         }
     }

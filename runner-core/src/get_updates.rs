@@ -65,6 +65,15 @@ pub trait GetUpdates: Send + 'static {
     /// What keeps updates in order if the user says nothing else: usually the chat.
     fn default_key(raw: &Self::Raw) -> Option<Key>;
 
+    /// How much memory the update takes, in bytes, for
+    /// [`SinkOptions::max_bytes`](crate::SinkOptions::max_bytes).
+    ///
+    /// The length of its JSON is a good answer. Default: the size of the type, which leaves out what it
+    /// points to.
+    fn size(_raw: &Self::Raw) -> usize {
+        size_of::<Self::Raw>()
+    }
+
     /// Turns a fetched update into one that can be handled.
     ///
     /// # Errors

@@ -47,17 +47,18 @@ mod get_updates;
 mod key;
 mod panics;
 mod policy;
+mod queue;
 mod runner;
 mod runtime;
 #[cfg(all(test, shuttle))]
 mod schedules;
-mod sink;
 mod source;
 mod supply;
 mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod ticket;
+mod timer;
 mod trace;
 mod update_sink;
 
@@ -69,12 +70,16 @@ pub use self::{
     get_updates::{GetUpdates, UpdatesRequest},
     key::{Key, Value},
     policy::{Cause, ErrorPolicy, Failure, SkipFailed, Undecodable, Verdict},
+    queue::{
+        AnySink, Batch, Concurrent, Counters, DecayingQueue, InFlight, LateHandler, LatencySummary,
+        Progress, QueueBuilder, QueueClosed, QueueFault, QueueReport, QueueStats, Room, Sequential,
+        SinkOptions,
+    },
     runner::{
         Abandoned, Fate, Health, Report, RunError, RunState, Runner, RunnerHandle, StartError,
         Stats, Stopped,
     },
     runtime::{BoxFuture, Runtime, RuntimeExt},
-    sink::{Counters, InFlight, LatencySummary, OnTimeout, Progress, SinkOptions},
     source::{Backoff, RetryPolicy, Source, SourceError, SourceHandle, SourceOptions},
     supply::{BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier},
     update_sink::{BoxSink, Lease, SinkError, UpdateSink},

@@ -15,7 +15,7 @@ use std::{
 
 use common::{LONG, SECOND, always, n, start};
 use runner_core::{
-    OnTimeout, RunnerHandle, SinkOptions,
+    RunnerHandle, SinkOptions,
     testing::{Plan, SimRuntime},
 };
 use tracing::{Event, Metadata, Subscriber, span};
@@ -62,7 +62,7 @@ fn a_subscriber_may_look_at_the_runner_when_a_handler_times_out() {
         let options = SinkOptions::concurrent()
             .concurrency(n(3))
             .timeout(SECOND)
-            .on_timeout(OnTimeout::Detach { max: Some(n(2)) });
+            .detach_after_timeout(Some(n(2)));
         let (handle, _) = start(&sim, 0..3, always(&sim, Plan::hang()), options);
         assert!(HANDLE.set(handle).is_ok());
         sim.advance(LONG);

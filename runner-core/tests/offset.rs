@@ -83,7 +83,7 @@ fn fault(sim: &SimRuntime) -> Reply {
     }
 }
 
-fn explore(sim: &SimRuntime, options: SinkOptions) -> Ledger {
+fn explore(sim: &SimRuntime, options: SinkOptions<impl Sized>) -> Ledger {
     let api = Api::new(sim);
     let feed = {
         let (sim, api) = (sim.clone(), api.clone());
@@ -144,7 +144,7 @@ fn explore(sim: &SimRuntime, options: SinkOptions) -> Ledger {
 const RUNS: usize = 8;
 
 /// How many updates were lost and how many came again, over many seeds.
-fn totals(options: &SinkOptions) -> (usize, usize) {
+fn totals(options: &SinkOptions<impl Sized>) -> (usize, usize) {
     let mut lost = 0;
     let mut redelivered = 0;
     for_each_seed(25, |sim| {
@@ -158,7 +158,7 @@ fn totals(options: &SinkOptions) -> (usize, usize) {
 
 #[test]
 fn a_sink_that_fetches_when_all_is_settled_loses_nothing() {
-    for sink in [SinkOptions::sequential(), SinkOptions::batch()] {
+    for sink in [SinkOptions::sequential().any(), SinkOptions::batch().any()] {
         let (lost, redelivered) = totals(&sink);
         assert_eq!(lost, 0);
         assert!(redelivered > 100, "{redelivered}");

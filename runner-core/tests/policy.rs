@@ -22,7 +22,7 @@ fn run(
     sim: &SimRuntime,
     updates: impl IntoIterator<Item = u32>,
     plan: impl Fn(&Delivery<u32>) -> Plan + Send + Sync + 'static,
-    options: SinkOptions,
+    options: SinkOptions<impl Sized>,
     policy: impl ErrorPolicy<u32>,
 ) -> (RunnerHandle<u32>, Log<u32>, Script<u32>) {
     let supplier = ScriptedSupplier::new(sim).batch(updates).rewinding();
@@ -589,7 +589,7 @@ fn the_destructor_of_an_error_may_look_at_the_runner_and_panic() {
 // What is counted after a stop
 
 /// After a stop, the one attempt that is left fails with this; what the update is counted as.
-fn counted(plan: fn() -> Plan, options: SinkOptions) -> runner_core::Counters {
+fn counted(plan: fn() -> Plan, options: SinkOptions<impl Sized>) -> runner_core::Counters {
     quiet();
     let sim = SimRuntime::new(7);
     let plan = move |update: &Delivery<u32>| match update.attempt().get() {
@@ -604,10 +604,11 @@ fn counted(plan: fn() -> Plan, options: SinkOptions) -> runner_core::Counters {
 #[test]
 fn the_last_attempt_after_a_stop_is_counted_by_its_cause() {
     for options in [
-        slots(1).timeout(SECOND),
-        SinkOptions::batch().timeout(SECOND),
-        SinkOptions::sequential().timeout(SECOND),
+        slots(1).any(),
+        SinkOptions::batch().any(),
+        SinkOptions::sequential().any(),
     ] {
+        let options = options.timeout(SECOND);
         assert_eq!(counted(|| Plan::fail("again"), options.clone()).failed, 1);
         assert_eq!(
             counted(|| Plan::panic("again"), options.clone()).panicked,

@@ -25,7 +25,7 @@ fn concurrent(concurrency: usize) -> SinkOptions {
 fn settle(
     sim: &SimRuntime,
     pattern: &str,
-    options: SinkOptions,
+    options: SinkOptions<impl Sized>,
 ) -> (String, Report<(usize, char)>) {
     let settled = Arc::new(Mutex::new(String::new()));
     let supplier =

@@ -23,7 +23,7 @@ fn taken(seen: &Seen) -> Vec<(u32, bool)> {
 }
 
 /// Two of four updates start, and a stop abandons them; the next run gets all of them again.
-fn stopped_and_started(sim: &SimRuntime, options: SinkOptions, started: &[u32]) {
+fn stopped_and_started(sim: &SimRuntime, options: SinkOptions<impl Sized>, started: &[u32]) {
     let seen = Seen::default();
     let supplier = ScriptedSupplier::new(sim).batch(0..4).rewinding();
     let state = (sim.clone(), Arc::clone(&seen));

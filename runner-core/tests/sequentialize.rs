@@ -10,7 +10,7 @@ use std::{
 
 use common::{MS, SECOND, n, quiet, runtime};
 use runner_core::{
-    Cause, Delivery, Failure, Key, OnTimeout, Runner, RunnerHandle, SinkOptions, Verdict,
+    Cause, Delivery, Failure, Key, Runner, RunnerHandle, SinkOptions, Verdict,
     testing::{End, Log, Plan, Recorder, ScriptedSupplier, SimRuntime, for_each_seed},
 };
 
@@ -18,7 +18,7 @@ use runner_core::{
 fn run<K>(
     sim: &SimRuntime,
     keys: &'static [K],
-    options: SinkOptions,
+    options: SinkOptions<impl Sized>,
     plan: impl Fn(u32) -> Option<Plan> + Send + Sync + 'static,
 ) -> (RunnerHandle<u32>, Log<u32>)
 where
@@ -220,7 +220,7 @@ fn a_detached_predecessor_keeps_its_keys_until_it_ends() {
     for_each_seed(10, |sim| {
         let options = SinkOptions::concurrent()
             .timeout(2 * SECOND)
-            .on_timeout(OnTimeout::Detach { max: None });
+            .detach_after_timeout(None);
         let (_handle, log) = run(&sim, &[["a"], ["a"]], options, |update| {
             (update == 0).then(|| Plan::ok().sleep(7 * SECOND))
         });

@@ -7,10 +7,10 @@ use std::{
     time::Duration,
 };
 
-use common::{LONG, MS, SECOND, always, n, quiet, runtime, start};
+use common::{LONG, MS, SECOND, always, n, quiet, runtime};
 use runner_core::{
-    Cause, Delivery, Failure, Key, OnTimeout, Runner, RunnerHandle, SinkOptions, Verdict,
-    testing::{End, Plan, Recorder, Script, ScriptedSupplier, SimRuntime, Step, for_each_seed},
+    Cause, Delivery, Failure, Key, Runner, RunnerHandle, SinkOptions, Verdict,
+    testing::{Plan, Recorder, Script, ScriptedSupplier, SimRuntime, Step, for_each_seed},
 };
 
 fn limits(script: &Script<u32>) -> Vec<usize> {
@@ -28,11 +28,8 @@ fn a_sequential_sink_handles_one_update_after_the_other() {
             Plan::ok().sleep(MS * dice.below(50) as u32)
         });
         let log = recorder.log();
-        // Neither different keys nor these options change that.
-        let options = SinkOptions::sequential()
-            .concurrency(n(10))
-            .prefetch(50)
-            .workers(n(4));
+        // Neither different keys nor more workers change that.
+        let options = SinkOptions::sequential().workers(n(4));
         let handle = Runner::new(runtime(&sim), supplier, recorder)
             .sink(options)
             .sequentialize(|update: &u32| [Key::chat(i64::from(*update))])
@@ -50,7 +47,7 @@ fn a_sequential_sink_handles_one_update_after_the_other() {
 
 /// The next batch is asked for when every update of this one is settled, and not before: that call
 /// makes the supplier forget them.
-fn fetches_only_when_all_is_settled(options: SinkOptions, settled_at: Duration) {
+fn fetches_only_when_all_is_settled(options: SinkOptions<impl Sized>, settled_at: Duration) {
     for_each_seed(20, |sim| {
         let supplier = ScriptedSupplier::new(&sim).batch(0..4).batch(4..5);
         let script = supplier.script();
@@ -137,24 +134,67 @@ fn an_update_without_keys_does_not_overtake_in_a_sequential_sink() {
 }
 
 #[test]
-fn sequential_and_batch_sinks_do_not_detach() {
-    let detach = |options: SinkOptions| {
-        options
-            .timeout(SECOND)
-            .on_timeout(OnTimeout::Detach { max: None })
-    };
-    for options in [SinkOptions::sequential(), SinkOptions::batch()] {
+fn a_late_handler_may_go_on_with_its_slot_in_every_sink() {
+    let one = SinkOptions::concurrent().concurrency(n(1));
+    for options in [
+        SinkOptions::sequential().any(),
+        SinkOptions::batch().concurrency(n(1)).any(),
+        one.any(),
+    ] {
         for_each_seed(10, |sim| {
-            let recorder = always(&sim, Plan::ok().sleep(5 * SECOND));
-            let log = recorder.log();
-            let (handle, _) = start(&sim, [0], recorder, detach(options.clone()));
+            let told = Arc::new(Mutex::new(Vec::new()));
+            let (log, clock) = (Arc::clone(&told), sim.clone());
+            let supplier = ScriptedSupplier::new(&sim).batch([0, 1]);
+            let recorder = Recorder::new(&sim, |update: &Delivery<u32>| match **update {
+                0 => Plan::ok().sleep(5 * SECOND),
+                _ => Plan::ok(),
+            });
+            let entries = recorder.log();
+            let handle = Runner::new(runtime(&sim), supplier, recorder)
+                .sink(options.clone().timeout(SECOND).continue_after_timeout())
+                .on_late(move |late| {
+                    let mut log = log.lock().unwrap();
+                    log.push((*late.update, late.age, late.detached, clock.elapsed()));
+                })
+                .start();
+            sim.advance(2 * SECOND);
+            assert_eq!(*told.lock().unwrap(), [(0, SECOND, false, SECOND)]);
+            assert_eq!(handle.stats().in_flight, 1);
+            assert_eq!(entries.started(), [0]);
             sim.advance(10 * SECOND);
-            let entry = &log.entries()[0];
-            assert_eq!((entry.ended, entry.end), (Some(SECOND), Some(End::Dropped)));
             let counters = handle.stats().counters;
-            assert_eq!((counters.timed_out, counters.detached), (1, 0));
+            assert_eq!((counters.finished, counters.timed_out), (2, 0));
+            assert_eq!(entries.finished(), [0, 1]);
         });
     }
+}
+
+#[test]
+fn a_detached_handler_is_told_of_and_a_callback_that_panics_harms_nothing() {
+    common::quiet();
+    for_each_seed(10, |sim| {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&told);
+        let supplier = ScriptedSupplier::new(&sim).batch(0..3);
+        let options = SinkOptions::concurrent().concurrency(n(3)).timeout(SECOND);
+        let handle = Runner::new(
+            runtime(&sim),
+            supplier,
+            always(&sim, Plan::ok().sleep(5 * SECOND)),
+        )
+        .sink(options.detach_after_timeout(Some(n(2))))
+        .on_late(move |late| {
+            log.lock().unwrap().push(late.detached);
+            panic!("in the callback");
+        })
+        .start();
+        sim.advance(2 * SECOND);
+        let mut detached = told.lock().unwrap().clone();
+        detached.sort_unstable();
+        assert_eq!(detached, [false, true, true]);
+        sim.advance(10 * SECOND);
+        assert_eq!(handle.stats().counters.finished, 3);
+    });
 }
 
 // Batch
@@ -267,7 +307,7 @@ fn an_update_that_waits_for_its_key_takes_no_place_of_the_prefetch() {
 // Too many for one key
 
 /// A flood of chat 1, and one update each of the chats from 2 on.
-fn flood(sim: &SimRuntime, options: SinkOptions) -> (RunnerHandle<u32>, Script<u32>) {
+fn flood(sim: &SimRuntime, options: SinkOptions<impl Sized>) -> (RunnerHandle<u32>, Script<u32>) {
     let supplier = ScriptedSupplier::new(sim);
     let script = supplier.script();
     let recorder = Recorder::new(sim, |_: &Delivery<u32>| Plan::ok().sleep(SECOND));
@@ -380,7 +420,7 @@ mod warnings {
     fn a_sink_that_fetches_batch_by_batch_has_nothing_to_say() {
         let sim = SimRuntime::new(1);
         log::listen();
-        let options = SinkOptions::sequential().max_waiting(n(4));
+        let options = SinkOptions::sequential();
         let (handle, script) = flood(&sim, options);
         script.push(Step::Batch((0..20).collect()));
         sim.advance(100 * SECOND);

@@ -97,7 +97,7 @@ fn start(
     sim: &SimRuntime,
     batch: impl IntoIterator<Item = u32>,
     sink: impl UpdateSink<u32>,
-    options: SinkOptions,
+    options: SinkOptions<impl Sized>,
 ) -> (RunnerHandle<u32>, Script<u32>) {
     let supplier = ScriptedSupplier::new(sim).batch(batch).rewinding();
     let script = supplier.script();

@@ -12,7 +12,7 @@ use super::report::{Report, RunError};
 use crate::{
     Runtime,
     panics::discard,
-    sink::{Gauges, Sink, WaiterId, Waiters, Wakers},
+    queue::{Attempted, QueueShared as Sink, QueueStats as Gauges, WaiterId, Waiters, Wakers},
     source::Status,
     sync::{
         Mutex, MutexGuard,
@@ -49,7 +49,9 @@ pub(crate) struct State<U: Send + Sync + 'static> {
     pub(crate) pulse: Pulse,
     pub(crate) stall_after: Option<Duration>,
     /// How far a run got that was cut short before its supplier was told.
-    pub(crate) unclosed: Option<usize>,
+    pub(crate) unclosed: Option<Unclosed>,
+    /// Which of the first updates of the next run were handed to a handler already.
+    pub(crate) replayed: Vec<bool>,
     waiters: Waiters<()>,
 }
 
@@ -61,6 +63,14 @@ pub(crate) enum RunPhase {
     Running,
     /// A stop was requested, or a failure ends the run.
     Stopping,
+}
+
+/// A run whose supplier was not told of its end.
+#[derive(Clone, Debug)]
+pub(crate) struct Unclosed {
+    /// How many updates, from the first one, were completed without a gap.
+    pub(crate) prefix: usize,
+    pub(crate) attempted: Attempted,
 }
 
 /// Until when a stop waits for handlers.
@@ -117,6 +127,7 @@ impl<U: Send + Sync + 'static> Control<U> {
                 },
                 stall_after,
                 unclosed: None,
+                replayed: Vec::new(),
                 waiters: Waiters::new(),
             }),
         })
@@ -244,12 +255,12 @@ impl Pulse {
     /// a sink that stands still is found after the span plus the time between two looks.
     pub(crate) fn look(&mut self, gauges: &Gauges, now: Instant) {
         let settled = gauges.counters.settled();
-        if settled != self.settled || gauges.running == 0 {
+        if settled != self.settled || gauges.in_flight == 0 {
             self.settled = settled;
             self.settled_at = now;
         }
-        if gauges.claims != self.claims || gauges.startable == 0 {
-            self.claims = gauges.claims;
+        if gauges.starts != self.claims || gauges.startable == 0 {
+            self.claims = gauges.starts;
             self.claimed_at = now;
         }
     }

@@ -160,7 +160,7 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
     /// How many updates are in flight: started, not ended.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.with_sink(|sink| sink.gauges().running)
+        self.with_sink(|sink| sink.stats().in_flight)
             .unwrap_or_default()
     }
 
@@ -184,7 +184,7 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
         Stats::of(&self.control)
     }
 
-    fn with_sink<T>(&self, look: impl FnOnce(&crate::sink::Sink<U>) -> T) -> Option<T> {
+    fn with_sink<T>(&self, look: impl FnOnce(&crate::queue::QueueShared<U>) -> T) -> Option<T> {
         let sink = self.control.lock().apparent_sink();
         sink.map(|sink| look(&sink))
     }

@@ -74,7 +74,7 @@ impl Health {
         let now = control.runtime.now();
         let source = control.source.snapshot();
         let sink = control.lock().apparent_sink();
-        let gauges = sink.map(|sink| sink.gauges());
+        let gauges = sink.map(|sink| sink.stats());
         let mut state = control.lock();
         if let Some(gauges) = &gauges {
             state.pulse.look(gauges, now);
@@ -87,7 +87,7 @@ impl Health {
             now.saturating_duration_since(then)
         };
         let stalled = gauges.is_some_and(|gauges| {
-            gauges.running > 0
+            gauges.in_flight > 0
                 && state
                     .stall_after
                     .is_some_and(|span| since(pulse.settled_at) >= span)
@@ -148,10 +148,10 @@ impl Stats {
     pub(super) fn of<U: Send + Sync + 'static>(control: &Control<U>) -> Self {
         let source = control.source.snapshot();
         let sink = control.lock().apparent_sink();
-        let gauges = sink.as_ref().map(|sink| sink.gauges());
+        let gauges = sink.as_ref().map(|sink| sink.stats());
         Self {
             counters: gauges.map(|gauges| gauges.counters).unwrap_or_default(),
-            in_flight: gauges.map_or(0, |gauges| gauges.running),
+            in_flight: gauges.map_or(0, |gauges| gauges.in_flight),
             capacity: gauges.map_or(0, |gauges| gauges.capacity),
             ready: gauges.map_or(0, |gauges| gauges.ready),
             waiting: gauges.map_or(0, |gauges| gauges.waiting),

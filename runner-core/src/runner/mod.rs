@@ -19,18 +19,18 @@ use std::{
 
 use futures::future::{Either, select};
 
-use self::control::{Control, Driver, RunPhase, RunResult, StopBy};
+use self::control::{Control, Driver, RunPhase, RunResult, StopBy, Unclosed};
 pub use self::{
     handle::{RunnerHandle, StartError, Stopped},
     health::{Health, RunState, Stats},
     report::{Abandoned, Fate, Report, RunError},
 };
 use crate::{
-    Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, Runtime, RuntimeExt,
-    SinkOptions, SkipFailed, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSink,
+    Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, LateHandler, Runtime,
+    RuntimeExt, SinkOptions, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSink,
     UpdateSupplier,
     panics::discard,
-    sink::{DecideBoxed, Fault, KeysOf, Sink, Unsettled},
+    queue::{DecayingQueue, Fault, QueueParts, QueueShared as Sink, Unfinished as Unsettled},
     trace::{Chain, debug, error, info, warn},
     update_sink::{Gather, Gathering},
 };
@@ -83,9 +83,7 @@ use crate::{
 pub struct Runner<S: UpdateSupplier, C> {
     source: Source<S>,
     consumer: Arc<C>,
-    options: SinkOptions,
-    pub(crate) keys: Option<Arc<KeysOf<S::Update>>>,
-    pub(crate) policy: Arc<dyn DecideBoxed<S::Update>>,
+    pub(crate) parts: QueueParts<S::Update>,
     /// Set with a sink of the user's.
     gathering: Option<Arc<dyn Gathering>>,
     control: Arc<Control<S::Update>>,
@@ -102,17 +100,15 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             control,
             source,
             consumer: Arc::new(consumer),
-            options: SinkOptions::default(),
-            keys: None,
-            policy: Arc::new(SkipFailed),
+            parts: QueueParts::default(),
             gathering: None,
         }
     }
 
     /// How updates are handed to the consumer. Default: concurrently, 500 at a time.
     #[must_use]
-    pub fn sink(mut self, options: SinkOptions) -> Self {
-        self.options = options;
+    pub fn sink<M>(mut self, options: SinkOptions<M>) -> Self {
+        self.parts.limits = options.limits;
         self.keep_order();
         self
     }
@@ -136,16 +132,33 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         F: Fn(&S::Update) -> K + Send + Sync + 'static,
         K: IntoIterator<Item = Key>,
     {
-        self.keys = Some(Arc::new(move |update, each| {
-            keys(update).into_iter().for_each(each);
-        }));
+        self.parts.sequentialize(keys);
         self
     }
 
     /// What happens to updates that are not handled. Default: [`SkipFailed`].
     #[must_use]
     pub fn policy(mut self, policy: impl ErrorPolicy<S::Update>) -> Self {
-        self.policy = Arc::new(policy);
+        self.parts.policy = Arc::new(policy);
+        self
+    }
+
+    /// How large an update is, in bytes, for [`max_bytes`](SinkOptions::max_bytes). Default: the size of
+    /// its type, which leaves out what it points to.
+    #[must_use]
+    pub fn size_by(mut self, size: impl Fn(&S::Update) -> usize + Send + Sync + 'static) -> Self {
+        self.parts.size = Some(Arc::new(size));
+        self
+    }
+
+    /// Called for every handler that goes on after its timeout; see
+    /// [`continue_after_timeout`](SinkOptions::continue_after_timeout). It must not block.
+    #[must_use]
+    pub fn on_late(
+        mut self,
+        on_late: impl Fn(LateHandler<S::Update>) + Send + Sync + 'static,
+    ) -> Self {
+        self.parts.on_late = Some(Arc::new(on_late));
         self
     }
 
@@ -222,13 +235,13 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     /// `cut_short` names the error if the future is dropped.
     async fn run_once(&mut self, cut_short: CutShort<S::Update>) -> RunResult<S::Update> {
         let control = Arc::clone(&self.control);
-        let sink = Sink::new(
+        let queue = DecayingQueue::<S::Update>::from_parts(
             Arc::clone(&control.runtime),
             Arc::clone(&self.consumer),
-            &self.options,
-            self.keys.clone(),
-            Arc::clone(&self.policy),
+            self.parts.clone(),
         );
+        let sink = Arc::clone(queue.shared());
+        sink.replay(std::mem::take(&mut control.lock().replayed));
         let began = control.runtime.now();
         control.begin(&sink);
         let mut guard = RunGuard {
@@ -256,12 +269,13 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             };
             // The last run was cut short: the supplier goes back to where that one got. Forgotten
             // only afterwards, because this run may be cut short as well.
-            let unclosed = control.lock().unclosed;
-            if let Some(prefix) = unclosed {
-                run.close(prefix).await;
+            let unclosed = control.lock().unclosed.clone();
+            if let Some(unclosed) = unclosed {
+                let closing = run.close(unclosed.prefix).await;
+                sink.replay(unclosed.attempted.again(closing));
                 control.lock().unclosed = None;
             }
-            let mut ticking = pin!(sink.tick());
+            let mut ticking = pin!(sink.keep_time());
             let mut attending = pin!(shared.attend(self.gathering.as_ref()));
             let mut running = pin!(run.until_end());
             poll_fn(|cx| {
@@ -347,7 +361,7 @@ impl<S: UpdateSupplier, C> Runner<S, C> {
     /// Several tasks that hand updates over would overtake each other.
     fn keep_order(&mut self) {
         if self.gathering.is_some() {
-            self.options.workers = Some(NonZeroUsize::MIN);
+            self.parts.limits.workers = Some(NonZeroUsize::MIN);
         }
     }
 }
@@ -356,8 +370,8 @@ impl<S: UpdateSupplier, C> fmt::Debug for Runner<S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Runner")
             .field("runtime", &self.control.runtime)
-            .field("options", &self.options)
-            .field("sequentialized", &self.keys.is_some())
+            .field("options", &self.parts.limits)
+            .field("sequentialized", &self.parts.keys.is_some())
             .finish_non_exhaustive()
     }
 }
@@ -439,20 +453,21 @@ impl<S: UpdateSupplier> Run<'_, S> {
         let shared = self.shared;
         let mut choked = false;
         let mut looked = None;
-        // What was seen just now: a batch which is there at once pays for no other look.
-        let mut seen = None;
+        // How much room there was just now: a batch which is there at once pays for no other look.
+        let mut seen: Option<NonZeroUsize> = None;
         loop {
             // After a warning there is more to be looked at.
             let at_once = !choked && !shared.control.is_interrupted();
-            let (limit, now) = match seen.take().filter(|_| at_once) {
+            let limit = match seen.take().filter(|_| at_once) {
                 Some(seen) => seen,
                 None => match shared.wait_for_room(&mut choked).await {
-                    Next::Go(limit) => (limit, shared.control.runtime.now()),
+                    Next::Go(limit) => limit,
                     Next::Again => continue,
                     Next::End(reason) => return reason,
                 },
             };
             // A stop, a pause or a fault drops the call.
+            let now = shared.control.runtime.now();
             let fetched = {
                 let call = pin!(self.source.next_at(limit, now));
                 shared.unless_interrupted(call).await
@@ -491,8 +506,9 @@ impl<S: UpdateSupplier> Run<'_, S> {
         let closing = match reason {
             // Nothing of a supplier can be expected to work without a runtime.
             Reason::Fault(Fault::RuntimeGone) => {
+                let attempted = sink.attempted();
                 let mut state = control.lock();
-                state.unclosed = Some(prefix);
+                state.unclosed = Some(Unclosed { prefix, attempted });
                 if state.driver != Driver::User {
                     // The task may live a little longer than its workers. Nobody must be able to
                     // ask it for another run meanwhile.
@@ -502,6 +518,9 @@ impl<S: UpdateSupplier> Run<'_, S> {
             }
             _ => self.close(prefix).await,
         };
+        if control.lock().unclosed.is_none() {
+            control.lock().replayed = sink.attempted().again(closing);
+        }
         // Taken only now: a run that is cut short while it closes must still know them.
         let unsettled = sink.take_abandoned();
         report(control, sink, self.began, unsettled, closing)
@@ -650,7 +669,7 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
 
     /// Notes whether the sink makes progress.
     fn look(self) {
-        let gauges = self.sink.gauges();
+        let gauges = self.sink.stats();
         let now = self.control.runtime.now();
         self.control.lock().pulse.look(&gauges, now);
     }
@@ -672,7 +691,8 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
             key = %key,
             depth = choked.depth,
             age = ?choked.age,
-            "too many updates wait for their turn, fetching no more"
+            bytes = choked.bytes,
+            "too much is held, fetching no more until there is room"
         );
         let _ = key;
         true
@@ -681,7 +701,7 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
 
 /// How many updates, from the first one of the run, are settled without a gap.
 fn settled_prefix<U: Send + Sync + 'static>(sink: &Sink<U>) -> usize {
-    usize::try_from(sink.settled_prefix()).unwrap_or(usize::MAX)
+    usize::try_from(sink.completed_prefix()).unwrap_or(usize::MAX)
 }
 
 fn report<U: Send + Sync + 'static>(
@@ -699,11 +719,11 @@ fn report<U: Send + Sync + 'static>(
         },
     };
     Report {
-        counters: sink.gauges().counters,
+        counters: sink.stats().counters,
         abandoned: unsettled
             .into_iter()
             .map(|unsettled| {
-                let fate = fate(unsettled.seq);
+                let fate = fate(unsettled.id);
                 Abandoned::new(unsettled, fate)
             })
             .collect(),
@@ -735,8 +755,9 @@ impl<U: Send + Sync + 'static> Drop for RunGuard<'_, U> {
         // The supplier cannot be told now; the next run tells it first. If it had not even been told
         // about the run before, this one has fetched nothing.
         let prefix = settled_prefix(self.sink);
+        let attempted = self.sink.attempted();
         let mut state = self.control.lock();
-        state.unclosed.get_or_insert(prefix);
+        state.unclosed.get_or_insert(Unclosed { prefix, attempted });
         if state.driver != Driver::User {
             // The task is being dropped. Whoever learns of the end below must not be able to ask it
             // for another run.

@@ -3,8 +3,8 @@
 use std::{error::Error, fmt, io, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
-    Cause, Confirmation, Counters, Delivery, LatencySummary, SourceError, sink::Unsettled,
-    ticket::Ticket, trace::Chain,
+    Cause, Confirmation, Counters, Delivery, LatencySummary, SourceError,
+    queue::Unfinished as Unsettled, ticket::Ticket, trace::Chain,
 };
 
 /// What became of the updates of one run.
@@ -153,15 +153,15 @@ pub enum Fate {
 impl<U> Abandoned<U> {
     pub(crate) fn new(unsettled: Unsettled<U>, fate: Fate) -> Self {
         let Unsettled {
-            share,
-            seq,
+            item,
+            id,
             attempt,
             started,
             unresponsive,
         } = unsettled;
         Self {
-            update: share.deliver(attempt, Ticket::NONE),
-            id: seq,
+            update: item.deliver(attempt, started, Ticket::NONE),
+            id,
             attempt,
             started,
             unresponsive,

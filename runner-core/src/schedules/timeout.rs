@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::world::{MS, Plan, World, n, play};
-use crate::{Delivery, OnTimeout, Runner, Runtime, RuntimeExt, SinkOptions};
+use crate::{Delivery, Runner, Runtime, RuntimeExt, SinkOptions};
 
 /// The wake-up of a time-out that is lost leaves a handler that hangs for ever: a deadlock.
 #[test]
@@ -66,7 +66,7 @@ fn a_detached_handler_leaves_its_slot_and_keeps_its_key() {
                     .concurrency(n(1))
                     .workers(n(2))
                     .timeout(MS * 2)
-                    .on_timeout(OnTimeout::Detach { max: Some(n(1)) }),
+                    .detach_after_timeout(Some(n(1))),
             )
             .sequentialize(world.keys())
             .start();

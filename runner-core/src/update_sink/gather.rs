@@ -108,7 +108,7 @@ impl<U: Send + Sync + 'static, S: UpdateSink<U>> Hall<U, S> {
     fn offer(self: &Arc<Self>, update: Delivery<U>) -> Offer<U, S> {
         let slot = Slot::new();
         let mut state = self.lock();
-        let place = (update.seq(), state.serial);
+        let place = (update.id(), state.serial);
         state.serial += 1;
         let offer = Offer {
             hall: Arc::clone(self),

@@ -108,7 +108,7 @@ pub trait UpdateSink<U>: Send + 'static {
     ///
     /// More than [`concurrency`](crate::SinkOptions::concurrency) never come.
     fn max_group(&self) -> NonZeroUsize {
-        const { NonZeroUsize::new(crate::sink::MAX_BATCH).unwrap() }
+        const { NonZeroUsize::new(crate::queue::MAX_BATCH).unwrap() }
     }
 
     /// How long to wait for the group to fill up. Asked before each call. Default: not at all.

@@ -46,7 +46,7 @@ pub(crate) fn start<C: UpdateConsumer<u32>>(
     sim: &SimRuntime,
     updates: impl IntoIterator<Item = u32>,
     consumer: C,
-    options: SinkOptions,
+    options: SinkOptions<impl Sized>,
 ) -> (RunnerHandle<u32>, Script<u32>) {
     let supplier = ScriptedSupplier::new(sim).batch(updates);
     let script = supplier.script();

@@ -101,9 +101,8 @@ impl Oracle {
         self.require(listed == nr, || {
             format!("update {nr} is listed as {listed}")
         });
-        // A refused update was started by the policy alone.
-        let refused = self.is_refused(nr);
-        self.require(abandoned.started == (attempts > 0) || refused, || {
+        let handled = entry.was_handled();
+        self.require(handled.is_none_or(|seen| abandoned.started == seen), || {
             format!(
                 "update {nr} after {attempts} attempts: started {}",
                 abandoned.started
@@ -141,13 +140,18 @@ impl Oracle {
             if listed.binary_search(&nr).is_ok() {
                 continue;
             }
-            *match self.entries[nr].state {
-                State::Done(Ending::Finished) => &mut seen.finished,
-                State::Done(Ending::Panicked) => &mut seen.panicked,
-                State::Done(Ending::TimedOut) => &mut seen.timed_out,
-                State::Done(Ending::Undecodable) => &mut seen.undecodable,
-                State::Done(Ending::Overflowed) => &mut seen.overflowed,
-                _ => &mut seen.failed,
+            // One that may have had its last attempt was given up, or it would be listed.
+            let ending = match self.entries[nr].state {
+                State::Done(ending) => ending,
+                _ => self.ending(nr),
+            };
+            *match ending {
+                Ending::Finished => &mut seen.finished,
+                Ending::Failed => &mut seen.failed,
+                Ending::Panicked => &mut seen.panicked,
+                Ending::TimedOut => &mut seen.timed_out,
+                Ending::Undecodable => &mut seen.undecodable,
+                Ending::Overflowed => &mut seen.overflowed,
             } += 1;
         }
         let retried = self.retries();

@@ -74,7 +74,10 @@ impl UpdateConsumer<Item> for Consumer {
         let world = Arc::clone(&self.0);
         let nr = update.nr;
         let attempt = update.attempt().get();
-        world.oracle().start(nr, attempt, update.is_stopping());
+        let redelivered = update.redelivered();
+        world
+            .oracle()
+            .start(nr, attempt, redelivered, update.is_stopping());
         let mut dice = world.dice(&[7, nr as u64, attempt.into()]);
         let kind = draw(&world, &mut dice);
         world.seen(match kind {

@@ -50,6 +50,7 @@ seen! {
     SupplyReordered = "supplier: batch out of order",
     IdsJumpDown = "server: update ids jump downwards",
     ServerForgets = "server: forgets an update",
+    HandledAgain = "supplier: an update that was handled comes again",
     Redelivered = "server: an abandoned update comes again",
     SupplyLate = "supplier: answers late",
     SupplyHangs = "supplier: never answers",

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use runner_core::{Key, OnTimeout, RunnerHandle, SinkOptions, testing::SimRuntime};
+use runner_core::{AnySink, Key, RunnerHandle, SinkOptions, testing::SimRuntime};
 
 use crate::{coverage::Seen, dice::Dice, feed::FeedConfig, oracle::Oracle};
 
@@ -108,30 +108,39 @@ impl Config {
         }
     }
 
-    pub(crate) fn sink(&self) -> SinkOptions {
+    pub(crate) fn sink(&self) -> SinkOptions<AnySink> {
         let n = |number| NonZeroUsize::new(number).expect("drawn from 1 on");
-        let options = match self.mode {
-            Mode::Sequential => SinkOptions::sequential(),
-            Mode::Batch => SinkOptions::batch(),
-            Mode::Concurrent => SinkOptions::concurrent(),
+        let concurrency = n(self.concurrency);
+        let per_key = self.max_waiting_per_key.map(n);
+        let mut options = match self.mode {
+            Mode::Sequential => SinkOptions::sequential().any(),
+            Mode::Batch => {
+                let options = SinkOptions::batch().concurrency(concurrency);
+                match per_key {
+                    Some(limit) => options.max_waiting_per_key(limit).any(),
+                    None => options.any(),
+                }
+            }
+            Mode::Concurrent => {
+                let mut options = SinkOptions::concurrent()
+                    .concurrency(concurrency)
+                    .prefetch(self.prefetch)
+                    .max_waiting(n(self.max_waiting));
+                if let Some(limit) = per_key {
+                    options = options.max_waiting_per_key(limit);
+                }
+                if let Some(max) = self.detach {
+                    let max = (max != self.concurrency).then(|| n(max));
+                    options = options.detach_after_timeout(max);
+                }
+                options.any()
+            }
         };
-        let mut options = options
-            .concurrency(n(self.concurrency))
-            .prefetch(self.prefetch)
-            .max_waiting(n(self.max_waiting));
         if let Some(workers) = self.workers {
             options = options.workers(n(workers));
         }
-        if let Some(limit) = self.max_waiting_per_key {
-            options = options.max_waiting_per_key(n(limit));
-        }
         if let Some(timeout) = self.timeout {
             options = options.timeout(timeout);
-        }
-        if let Some(max) = self.detach {
-            options = options.on_timeout(OnTimeout::Detach {
-                max: (max != self.concurrency).then(|| n(max)),
-            });
         }
         options
     }

@@ -142,7 +142,7 @@ impl Case {
         &self,
         place: &Place,
         client: C,
-        sink: SinkOptions,
+        sink: SinkOptions<impl Sized>,
     ) -> RunnerHandle<Incoming> {
         place.start(bot(self.world.api(client), &self.seen).sink(sink))
     }

@@ -204,12 +204,13 @@ pub(crate) fn bot<C: HttpClient>(
 ) -> Bot<BotApi<C>, impl UpdateConsumer<Update>> {
     let few = |count| NonZeroUsize::new(count).unwrap();
     let sink = match sink {
-        "sequential" => SinkOptions::sequential(),
-        "batch" => SinkOptions::batch(),
+        "sequential" => SinkOptions::sequential().any(),
+        "batch" => SinkOptions::batch().any(),
         "concurrent" => SinkOptions::concurrent()
             .concurrency(few(RUNNING))
             .prefetch(READY)
-            .max_waiting(few(WAITING)),
+            .max_waiting(few(WAITING))
+            .any(),
         other => panic!("no sink is called {other}"),
     };
     // Calls that are stuck stay so until the kill, whatever the machine does meanwhile.

@@ -44,6 +44,8 @@ pub(crate) struct Oracle {
     pub(crate) held: BTreeSet<usize>,
     /// Who holds or awaits each key, in order of arrival.
     lines: HashMap<u32, VecDeque<usize>>,
+    /// What the supplier has said that it supplies again: the id, and whether a handler has seen it.
+    again: VecDeque<(u64, Option<bool>)>,
     /// When anything changed last.
     changed: Duration,
     pub(crate) call: Call,
@@ -58,6 +60,9 @@ pub(crate) struct Entry {
     pub(crate) keys: u32,
     pub(crate) state: State,
     pub(crate) attempts: u32,
+    /// Whether a handler may have seen it in an earlier run. `None`: the supplier did not keep to the order
+    /// that it had promised.
+    pub(crate) handled: Option<bool>,
     /// Why it is not handled at all.
     refused: Option<Refusal>,
     last: Option<Last>,
@@ -137,6 +142,10 @@ enum LastChance {
 pub(crate) struct Run {
     pub(crate) number: usize,
     pub(crate) first: usize,
+    /// The first update of the run that the supplier has to be told of.
+    unclosed_first: usize,
+    /// Whether that was so at the beginning of this run.
+    inherits: bool,
     pub(crate) arrived: usize,
     pub(crate) begun: bool,
     pub(crate) stopping: bool,
@@ -220,6 +229,7 @@ impl Oracle {
             early: false,
             held: BTreeSet::new(),
             lines: HashMap::new(),
+            again: VecDeque::new(),
             changed: Duration::ZERO,
             call: Call::default(),
             feed: Feed::new(config.feed),

@@ -8,7 +8,14 @@ use crate::{coverage::Seen, world::Mode};
 impl Oracle {
     pub(crate) fn begin(&mut self) {
         self.event(Event::Begin(self.run.number + 1));
+        // One that was cut short before its supplier was told of an earlier one has supplied nothing.
+        let inherited = self.run.unclosed.is_some() && self.run.inherits;
         self.run = Run {
+            unclosed_first: match inherited {
+                true => self.run.unclosed_first,
+                false => self.run.first,
+            },
+            inherits: self.run.unclosed.is_some(),
             number: self.run.number + 1,
             first: self.entries.len(),
             begun: true,

@@ -72,6 +72,7 @@ impl Oracle {
         });
         self.entries.push(Entry {
             id,
+            handled: Some(false),
             run: self.run.number,
             keys: 0,
             state: State::Supplied,
@@ -160,11 +161,23 @@ impl Oracle {
 
     pub(crate) fn closed(&mut self, answer: Option<Closing>) {
         self.call.closing = false;
+        if let Some(from) = answer.and_then(|answer| answer.redelivers_from) {
+            // Of this run; or, told late, of the one that was cut short.
+            let first = match self.run.closes.is_empty() {
+                false => self.run.first,
+                true => self.run.unclosed_first,
+            };
+            let promised = self.entries[first + from..].iter();
+            let promised = promised.map(|entry| (entry.id, entry.was_handled()));
+            let rest = std::mem::take(&mut self.again);
+            self.again = promised.chain(rest).collect();
+        }
         // The answer to the close of a run that was cut short is nobody's. If this run is cut short
         // as well, the next one tells it again.
         if self.run.closes.is_empty() {
             if !self.run.over {
                 self.run.unclosed = None;
+                self.run.inherits = false;
             }
         } else {
             self.run.close_answer = answer;

@@ -5,13 +5,25 @@ use std::time::Duration;
 use runner_core::Cause;
 
 use super::{
-    Clock, Ending, Event, Last, LastChance, Oracle, POLICY_TIMEOUT, Refusal, State, TOTAL, Verdict,
-    bits,
+    Clock, Ending, Entry, Event, Last, LastChance, Oracle, POLICY_TIMEOUT, Refusal, State, TOTAL,
+    Verdict, bits,
 };
 use crate::{
     coverage::Seen,
     world::{Item, Mode},
 };
+
+impl Entry {
+    /// Whether a handler may have seen it, if that is known.
+    pub(crate) fn was_handled(&self) -> Option<bool> {
+        match (self.attempts > 0, self.refused) {
+            (false, _) => self.handled,
+            (true, None) => Some(true),
+            // The policy alone has seen it, and may have given it up.
+            (true, Some(_)) => None,
+        }
+    }
+}
 
 impl Oracle {
     /// The key function is asked; `true`: it is to panic.
@@ -20,6 +32,14 @@ impl Oracle {
             return self.entries[nr].refused == Some(Refusal::Keys);
         }
         self.event(Event::Arrive(nr));
+        let handled = match self.again.pop_front() {
+            Some((expected, handled)) => handled.filter(|_| expected == self.entries[nr].id),
+            None => Some(false),
+        };
+        if handled == Some(true) {
+            self.coverage.add(Seen::HandledAgain);
+        }
+        self.entries[nr].handled = handled;
         let expected = self.run.first + self.run.arrived;
         self.require(nr == expected, || {
             format!("update {nr} arrived instead of {expected}")
@@ -57,7 +77,7 @@ impl Oracle {
     }
 
     /// A handler begins.
-    pub(crate) fn start(&mut self, nr: usize, attempt: u32, stopping: bool) {
+    pub(crate) fn start(&mut self, nr: usize, attempt: u32, redelivered: bool, stopping: bool) {
         self.event(Event::Start(nr, attempt));
         self.check_start(nr);
         if self.entries[nr].run != self.run.number {
@@ -66,12 +86,15 @@ impl Oracle {
         self.notice_stop(stopping);
         let entry = &mut self.entries[nr];
         let before = entry.state;
-        let refused = entry.refused;
+        let (refused, seen) = (entry.refused, entry.was_handled());
         entry.state = State::Active;
         entry.clock = Clock::default();
         entry.late = false;
         self.require(refused.is_none(), || {
             format!("update {nr} was refused, and started")
+        });
+        self.require(seen.is_none_or(|seen| redelivered == seen), || {
+            format!("update {nr}: redelivered is {redelivered}, a handler has seen it: {seen:?}")
         });
         self.busy += 1;
         self.starting += 1;
@@ -133,7 +156,8 @@ impl Oracle {
                 && self.may_be_failed(first)
             {
                 // So its attempt was its last one.
-                self.done(first, Ending::Failed);
+                let ending = self.ending(first);
+                self.done(first, ending);
             }
             let first = self.lines[&key].front().copied();
             self.require(first == Some(nr), || {
@@ -148,10 +172,6 @@ impl Oracle {
         entry.last_chance == LastChance::Maybe
             && entry.after_stop > 0
             && matches!(entry.state, State::Pending { .. })
-    }
-
-    pub(crate) fn is_refused(&self, nr: usize) -> bool {
-        self.entries[nr].refused.is_some()
     }
 
     pub(super) fn check_start(&mut self, nr: usize) {
@@ -347,13 +367,8 @@ impl Oracle {
             self.broken(|| format!("a verdict on update {nr} while {state:?}"));
             return;
         };
-        let ending = match (entry.refused, entry.last) {
-            (Some(Refusal::Overflow), _) => Ending::Overflowed,
-            (Some(Refusal::Keys), _) | (_, Some(Last::Panic)) => Ending::Panicked,
-            (_, Some(Last::Dropped)) => Ending::TimedOut,
-            (_, Some(Last::Undecodable)) => Ending::Undecodable,
-            (_, _) => Ending::Failed,
-        };
+        let ending = self.ending(nr);
+        let entry = &mut self.entries[nr];
         match verdict {
             Verdict::Skip | Verdict::Panic => self.done(nr, ending),
             Verdict::Dropped if cancelled => self.unsettled(nr),
@@ -372,6 +387,18 @@ impl Oracle {
         }
     }
 
+    /// What an update is counted as if it is given up.
+    pub(crate) fn ending(&self, nr: usize) -> Ending {
+        let entry = &self.entries[nr];
+        match (entry.refused, entry.last) {
+            (Some(Refusal::Overflow), _) => Ending::Overflowed,
+            (Some(Refusal::Keys), _) | (_, Some(Last::Panic)) => Ending::Panicked,
+            (_, Some(Last::Dropped)) => Ending::TimedOut,
+            (_, Some(Last::Undecodable)) => Ending::Undecodable,
+            (_, _) => Ending::Failed,
+        }
+    }
+
     /// An attempt is over, and its update is nobody's business any more but the report's.
     pub(super) fn unsettled(&mut self, nr: usize) {
         self.entries[nr].state = State::Pending { due: None };
@@ -386,9 +413,8 @@ impl Oracle {
             // At this very instant it is failed or abandoned, whichever comes first.
             entry.last_chance = LastChance::Maybe;
         }
-        // It counts as failed whatever it was tried for.
         if stopping && !closed && entry.last_chance == LastChance::Yes {
-            self.done(nr, Ending::Failed);
+            self.done(nr, self.ending(nr));
             return;
         }
         entry.state = State::Pending {

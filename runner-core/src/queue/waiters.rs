@@ -1,7 +1,7 @@
 //! Tasks that wait for the state behind a lock to change.
 //!
-//! Lives inside that lock: whoever waits looks and registers in one critical section, so no change
-//! can fall between the two. Holds one entry per waiting task; the owner removes it on drop.
+//! The list lives inside that lock: a task looks and registers in one critical section, so no change can
+//! fall between the two. There is one entry per waiting task; its owner removes it on drop.
 
 use std::task::Waker;
 

@@ -1,98 +1,76 @@
-//! Who must wait for whom: order by key.
+//! Order by key: which updates wait for which others.
 //!
-//! Every key has one chain: the links of the updates that hold or await it, in order of arrival. An
-//! update with several keys has one link in each of their chains, so the updates form a dependency
-//! graph whose edges are stored once. Knows neither updates nor time; does not decide what runs.
+//! Every key has a FIFO queue of the updates that hold it or wait for it, kept as a linked list. An update
+//! with several keys has one link in each of their queues, so the updates form a dependency graph. This
+//! module knows neither updates nor time, and does not decide what runs.
 //!
-//! Arriving and leaving cost O(keys of the update). Memory is proportional to the links held: a key
-//! is forgotten when its last update leaves.
+//! Arriving and leaving cost O(keys of the update). Memory is proportional to the links held: a key is
+//! forgotten when its last update leaves.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     hash::{BuildHasher, Hasher},
-    num::NonZeroU32,
 };
 
-use super::arena::Arena;
+use slab::Slab;
+
 use crate::Key;
 
 /// The order of all updates that have keys.
 #[derive(Debug)]
-pub(crate) struct KeyOrder {
-    /// The last link of each key's chain.
-    tails: HashMap<Number, u32, PassThrough>,
-    links: Arena<Link>,
-    /// How many links each chain has, if anybody asks.
+pub(super) struct KeyOrder {
+    /// The last link of each key's queue.
+    tails: HashMap<u64, u32, PassThrough>,
+    links: Slab<Link>,
+    /// How long each queue is, if there is a limit per key.
     counts: Option<HashMap<u64, usize, PassThrough>>,
 }
 
 /// All keys of one held update: the first of its links.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Chain(u32);
+pub(super) struct KeyLinks(u32);
 
-/// One key of a held update. There may be millions, so there are no gaps between the fields.
+/// One key of a held update.
 #[derive(Clone, Copy, Debug)]
-#[repr(Rust, packed(4))]
 struct Link {
     key: u64,
-    /// One more than its number: so a free place needs nothing that tells it from a link.
-    owner: NonZeroU32,
+    owner: u32,
     /// The link of the next update with the same key.
     successor: u32,
     /// The next link of the same update.
     sibling: u32,
 }
 
-/// A key, in a table without gaps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(Rust, packed(4))]
-struct Number(u64);
-
 const NONE: u32 = u32::MAX;
 
-impl Link {
-    fn new(key: u64, owner: u32, sibling: Chain) -> Self {
-        Self {
-            key,
-            owner: NonZeroU32::MIN.saturating_add(owner),
-            successor: NONE,
-            sibling: sibling.0,
-        }
-    }
-
-    fn owner(self) -> u32 {
-        self.owner.get() - 1
-    }
-}
-
-impl Chain {
+impl KeyLinks {
     /// Of an update without keys.
-    pub(crate) const EMPTY: Self = Self(NONE);
+    pub(super) const NONE: Self = Self(NONE);
 }
 
 impl KeyOrder {
-    /// `counted`: whether [`is_crowded`](Self::is_crowded) will be asked.
-    pub(crate) fn new(counted: bool) -> Self {
+    /// `counted`: whether [`is_crowded`](Self::is_crowded) will be called.
+    pub(super) fn new(counted: bool) -> Self {
         Self {
             tails: HashMap::with_hasher(PassThrough),
-            links: Arena::new(),
+            links: Slab::new(),
             counts: counted.then(|| HashMap::with_hasher(PassThrough)),
         }
     }
 
-    /// Puts `owner` behind everyone who holds or awaits one of `keys`.
+    /// Puts `owner` behind every update that has one of `keys`.
     ///
-    /// Returns its chain and how many predecessors it has: the number of times that
+    /// Returns its links and how many updates it waits for: the number of times that
     /// [`leave`](Self::leave) will name it before it may run. A key given twice counts once.
-    pub(crate) fn arrive(&mut self, owner: u32, keys: &[u64]) -> (Chain, u32) {
-        let mut chain = Chain::EMPTY;
+    pub(super) fn arrive(&mut self, owner: u32, keys: &[u64]) -> (KeyLinks, u32) {
+        let mut chain = KeyLinks::NONE;
         let mut predecessors = 0;
         for &key in keys {
             let link = self.next_link();
-            match self.tails.insert(Number(key), link) {
-                // The same key twice in one update: it must not wait for itself.
-                Some(tail) if self.links[tail as usize].owner() == owner => {
-                    self.tails.insert(Number(key), tail);
+            match self.tails.insert(key, link) {
+                // The same key twice: the update must not wait for itself.
+                Some(tail) if self.links[tail as usize].owner == owner => {
+                    self.tails.insert(key, tail);
                     continue;
                 }
                 Some(tail) => {
@@ -101,9 +79,13 @@ impl KeyOrder {
                 }
                 None => {}
             }
-            let inserted = self.links.insert(Link::new(key, owner, chain));
-            debug_assert_eq!(inserted, link as usize, "the vacant place was predicted");
-            chain = Chain(link);
+            self.links.insert(Link {
+                key,
+                owner,
+                successor: NONE,
+                sibling: chain.0,
+            });
+            chain = KeyLinks(link);
             if let Some(counts) = &mut self.counts {
                 *counts.entry(key).or_default() += 1;
             }
@@ -111,17 +93,17 @@ impl KeyOrder {
         (chain, predecessors)
     }
 
-    /// Takes an update out of the order and names every successor that has one predecessor less.
+    /// Takes an update out and calls `released` for every update that waited for it.
     ///
     /// Its own predecessors must have left before.
-    pub(crate) fn leave(&mut self, chain: Chain, mut released: impl FnMut(u32)) {
+    pub(super) fn leave(&mut self, chain: KeyLinks, mut released: impl FnMut(u32)) {
         let mut next = chain.0;
         while next != NONE {
             let link = self.links.remove(next as usize);
             if link.successor == NONE {
-                self.tails.remove(&Number(link.key));
+                self.tails.remove(&link.key);
             } else {
-                released(self.links[link.successor as usize].owner());
+                released(self.links[link.successor as usize].owner);
             }
             if let Some(counts) = &mut self.counts
                 && let Entry::Occupied(mut count) = counts.entry(link.key)
@@ -139,8 +121,8 @@ impl KeyOrder {
         }
     }
 
-    /// Whether `limit` updates wait for one of `keys` already, behind the one that holds it.
-    pub(crate) fn is_crowded(&self, keys: &[u64], limit: usize) -> bool {
+    /// Whether `limit` updates wait for one of `keys` already.
+    pub(super) fn is_crowded(&self, keys: &[u64], limit: usize) -> bool {
         let Some(counts) = &self.counts else {
             return false;
         };
@@ -149,16 +131,16 @@ impl KeyOrder {
     }
 
     /// Calls `each` with every pair of an update and one that waits for it.
-    pub(crate) fn edges(&self, mut each: impl FnMut(u32, u32)) {
+    pub(super) fn edges(&self, mut each: impl FnMut(u32, u32)) {
         for (_, link) in self.links.iter() {
             if link.successor != NONE {
-                each(link.owner(), self.links[link.successor as usize].owner());
+                each(link.owner, self.links[link.successor as usize].owner);
             }
         }
     }
 
-    /// The length of the longest chain that `chain` is in front of, itself included.
-    pub(crate) fn depth(&self, chain: Chain) -> usize {
+    /// The length of the longest queue that `chain` is in, from it on and itself included.
+    pub(super) fn depth(&self, chain: KeyLinks) -> usize {
         let mut deepest = 0;
         let mut own = chain.0;
         while own != NONE {
@@ -185,21 +167,21 @@ impl KeyOrder {
 }
 
 /// How many places a drained structure may keep for later.
-pub(crate) const SPARE: usize = 4096;
+pub(super) const SPARE: usize = 4096;
 
 /// Turns keys into numbers, differently in every run.
 ///
 /// Two keys that get the same number are ordered needlessly, and harm nothing else; the seed keeps
 /// outsiders from arranging that.
 #[derive(Clone, Debug)]
-pub(crate) struct KeyHasher(foldhash::quality::FixedState);
+pub(super) struct KeyHasher(foldhash::quality::FixedState);
 
 impl KeyHasher {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(foldhash::quality::FixedState::with_seed(seed))
     }
 
-    pub(crate) fn hash(&self, key: &Key) -> u64 {
+    pub(super) fn hash(&self, key: &Key) -> u64 {
         self.0.hash_one(key)
     }
 }
@@ -241,7 +223,7 @@ mod tests {
 
     use super::*;
 
-    fn released(order: &mut KeyOrder, chain: Chain) -> Vec<u32> {
+    fn released(order: &mut KeyOrder, chain: KeyLinks) -> Vec<u32> {
         let mut owners = Vec::new();
         order.leave(chain, |owner| owners.push(owner));
         owners
@@ -303,13 +285,7 @@ mod tests {
         for chain in chains {
             order.leave(chain, |_| {});
         }
-        assert_eq!((order.links.bound(), order.tails.capacity()), (0, 0));
-    }
-
-    #[test]
-    fn no_byte_is_wasted_on_a_link() {
-        assert_eq!(size_of::<Option<Link>>(), 20);
-        assert_eq!(size_of::<(Number, u32)>(), 12);
+        assert_eq!((order.links.capacity(), order.tails.capacity()), (0, 0));
     }
 
     /// What the order must do, in the plainest way: a queue of owners for each key.
@@ -354,7 +330,7 @@ mod tests {
             let mut order = KeyOrder::new(false);
             let mut model = Model::default();
             // owner -> (chain, predecessors left)
-            let mut held = BTreeMap::<u32, (Chain, u32)>::new();
+            let mut held = BTreeMap::<u32, (KeyLinks, u32)>::new();
             for (owner, (keys, pick, departures)) in steps.into_iter().enumerate() {
                 let owner = owner as u32;
                 held.insert(owner, order.arrive(owner, &keys));

@@ -1,22 +1,28 @@
-//! How attempts, updates and runs end.
+//! How attempts, updates and queues end.
 
-use std::{num::NonZeroU32, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
-use crate::{Cause, delivery::Share};
+use crate::{Cause, Closing, delivery::Item};
 
 /// How one attempt ended.
 #[derive(Debug)]
-pub(crate) enum Outcome {
+pub(super) enum Outcome {
     Done,
     GivenUp(Ending),
-    Retry { after: Duration },
-    Stop { cause: Cause },
+    /// To be tried again; given up as this if it may not.
+    Retry {
+        after: Duration,
+        else_as: Ending,
+    },
+    Stop {
+        cause: Cause,
+    },
     Abandoned,
 }
 
-/// In which counter an update ends up.
+/// By which counter an update is counted when it leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(super) enum Ending {
     Finished,
     Failed,
     Panicked,
@@ -65,6 +71,18 @@ pub struct Counters {
 }
 
 impl Counters {
+    pub(super) fn of(&mut self, ending: Ending) -> &mut u64 {
+        match ending {
+            Ending::Finished => &mut self.finished,
+            Ending::Failed => &mut self.failed,
+            Ending::Panicked => &mut self.panicked,
+            Ending::TimedOut => &mut self.timed_out,
+            Ending::Undecodable => &mut self.undecodable,
+            Ending::Overflowed => &mut self.overflowed,
+            Ending::Abandoned => &mut self.abandoned,
+        }
+    }
+
     /// Updates that ended in one way or another.
     #[must_use]
     pub fn settled(&self) -> u64 {
@@ -79,12 +97,36 @@ impl Counters {
 }
 
 /// An update that was neither finished nor given up, as the queue hands it out.
-pub(crate) struct Unsettled<U> {
-    pub(crate) share: Share<U>,
-    pub(crate) seq: u64,
+pub(crate) struct Unfinished<U> {
+    pub(crate) item: Item<U>,
+    pub(crate) id: u64,
     pub(crate) attempt: NonZeroU32,
+    /// Whether a handler may have seen it.
     pub(crate) started: bool,
     pub(crate) unresponsive: bool,
+}
+
+/// Which updates of a run were handed to a handler: for a supplier that goes back and supplies some of them
+/// again.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Attempted {
+    pub(super) supplied: u64,
+    /// Updates that no handler has seen, by their number.
+    pub(super) unseen: BTreeSet<u64>,
+    /// The same of updates that an earlier run has announced and this one did not get to.
+    pub(super) announced: Vec<bool>,
+}
+
+impl Attempted {
+    /// Whether a handler has seen them, of the updates that the next run is given first.
+    pub(crate) fn again(&self, closing: Option<Closing>) -> Vec<bool> {
+        let first = closing.and_then(|closing| closing.redelivers_from);
+        let first = first.map_or(self.supplied, |first| first as u64);
+        (first..self.supplied)
+            .map(|id| !self.unseen.contains(&id))
+            .chain(self.announced.iter().copied())
+            .collect()
+    }
 }
 
 /// Why the queue halted by itself.

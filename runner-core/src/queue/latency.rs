@@ -14,11 +14,10 @@ pub(crate) struct Latencies {
 const STEPS: usize = 8;
 const BUCKETS: usize = 39 * STEPS;
 
-/// From the arrival of an update to its settlement.
+/// From the arrival of an update to its completion.
 ///
-/// Percentiles are at most 12.5 % too high. Updates whose handler never waited are sampled, one in
-/// eight or, under load, in 32, because reading the clock would cost more than handling them; so are
-/// those that waited, one in eight, while thousands a second do so.
+/// Percentiles are at most 12.5 % too high. Of the updates whose handler is never pending, one in eight is
+/// measured, because reading the clock costs a fifth of handling one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LatencySummary {
