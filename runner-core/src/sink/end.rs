@@ -89,6 +89,7 @@ impl<U> Queue<U> {
         self.phase = Phase::Closed;
         if let Some(ticket) = ticket {
             self.stop_clock(ticket.index);
+            self.end_policy(ticket.index);
             match self.nodes[ticket.index as usize].state {
                 State::Detached => self.detached -= 1,
                 _ => self.running -= 1,

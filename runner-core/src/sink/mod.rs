@@ -23,6 +23,7 @@ mod ready;
 mod settle;
 mod snapshot;
 mod step;
+mod upstream;
 mod waiters;
 mod worker;
 
@@ -47,6 +48,7 @@ pub(crate) use self::{
     options::MAX_BATCH,
     outcome::{Fault, Unsettled},
     snapshot::Gauges,
+    upstream::{Outlook, Upstream, Watcher},
     waiters::{WaiterId, Waiters},
 };
 pub use self::{
@@ -172,6 +174,7 @@ impl<U: Send + Sync + 'static> Sink<U> {
         for (chunk, count) in Chunk::split(batch, &self.control) {
             // Not for the whole batch: that takes so long that who waits is sent to sleep by the kernel.
             let mut queue = self.lock();
+            queue.arriving = true;
             for index in 0..count {
                 let share = Share::new(Arc::clone(&chunk), index);
                 queue.arrive(share, keyed.arrival(place), arrived);
@@ -179,8 +182,11 @@ impl<U: Send + Sync + 'static> Sink<U> {
             }
         }
         let mut queue = self.lock();
+        queue.arriving = false;
         queue.keep_step(arrivals, arrived, wakers);
-        (queue.recruit(wakers), queue.room(scarce))
+        let recruits = queue.recruit(wakers);
+        queue.wake_watcher(wakers);
+        (recruits, queue.room(scarce))
     }
 
     /// How many updates to fetch, once there is enough room.

@@ -37,6 +37,7 @@ use super::{
     parked::Parked,
     ready::Ready,
     step::Step,
+    upstream::Watcher,
     waiters::Waiters,
 };
 use crate::{Cause, Delivery, ticket::Ticket};
@@ -88,6 +89,12 @@ pub(crate) struct Queue<U> {
     pub(super) fault: Option<Fault>,
     /// For what seldom happens; nobody looks at these with every update.
     pub(super) alarms: Waiters<Alarm>,
+    /// The task of a user's sink, while it waits for more updates; see `upstream.rs`.
+    pub(super) watcher: Option<Watcher>,
+    /// Updates whose error policy is being asked.
+    pub(super) deciding: usize,
+    /// A batch is being taken in, slice by slice.
+    pub(super) arriving: bool,
 }
 
 /// The bounds in force.
@@ -197,6 +204,9 @@ impl<U> Queue<U> {
             fault: None,
             waiters: Waiters::new(),
             alarms: Waiters::new(),
+            watcher: None,
+            deciding: 0,
+            arriving: false,
         }
     }
 
@@ -234,6 +244,7 @@ impl<U> Queue<U> {
             self.hungry -= 1;
             effects.recruits = self.recruit(&mut effects.wakers);
         }
+        self.wake_watcher(&mut effects.wakers);
         None
     }
 
@@ -265,7 +276,15 @@ impl<U> Queue<U> {
         }
         node.deciding = true;
         (node.cancel, node.told) = (None, false);
-        Some(node.deliver(ticket.index))
+        let update = node.deliver(ticket.index);
+        self.deciding += 1;
+        Some(update)
+    }
+
+    /// The policy has answered, or its task was dropped.
+    pub(super) fn end_policy(&mut self, index: u32) {
+        let node = &mut self.nodes[index as usize];
+        self.deciding -= usize::from(std::mem::take(&mut node.deciding));
     }
 
     /// Changes how many updates may be in flight. Cancels nothing.
@@ -328,6 +347,7 @@ impl<U> Queue<U> {
 
     /// Collects the wakers of all whose wait is over.
     pub(super) fn wake_satisfied(&mut self, wakers: &mut Wakers) {
+        self.wake_watcher(wakers);
         if self.waiters.is_empty() {
             return;
         }

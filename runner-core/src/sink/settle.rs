@@ -96,6 +96,7 @@ impl<U> Queue<U> {
             None => SAMPLE,
         };
         self.stop_clock(ticket.index);
+        self.end_policy(ticket.index);
         match self.nodes[ticket.index as usize].state {
             State::Detached => self.detached -= 1,
             _ => self.running -= 1,
@@ -366,7 +367,6 @@ impl<U> Queue<U> {
         node.pended = false;
         node.cancel = None;
         node.told = false;
-        node.deciding = false;
         node.last_chance = stopping;
         if stopping {
             self.retry_now(ticket);

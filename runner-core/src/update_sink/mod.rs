@@ -4,14 +4,15 @@
 //! the settlement are the same for every sink. `lease.rs` is the update in the hands of the sink, and
 //! `gather.rs` makes groups of what the queue lets start.
 
-mod gather;
+mod driver;
+mod handover;
 mod lease;
 
 use std::{error::Error, fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-pub(crate) use self::gather::{Gather, Gathering};
+pub(crate) use self::handover::{Gathering, SinkConsumer};
 pub use self::lease::Lease;
 use crate::BoxError;
 
