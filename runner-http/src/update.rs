@@ -262,6 +262,34 @@ mod tests {
     }
 
     #[test]
+    fn a_sender_who_stands_for_many_is_no_user() {
+        for id in [1_087_968_824, 136_817_688, 777_000, 552_888, 936_174] {
+            for content in [
+                format!(
+                    r#""message":{{"from":{{"id":{id}}},"sender_chat":{{"id":-8}},"chat":{{"id":-8}}}}"#
+                ),
+                format!(r#""edited_message":{{"chat":{{"id":-8}},"from":{{"id":{id}}}}}"#),
+                format!(
+                    r#""callback_query":{{"from":{{"id":{id}}},"message":{{"chat":{{"id":-8}}}}}}"#
+                ),
+                format!(r#""chat_member":{{"from":{{"id":{id}}},"chat":{{"id":-8}}}}"#),
+                // Read by the slower way.
+                format!(
+                    r#""message":{{"from":{{"id":{id}}},"chat":{{"id":-8}},"date":1,"date":1}}"#
+                ),
+            ] {
+                let raw = format!(r#"{{"update_id":5,{content}}}"#);
+                let incoming = crate::Incoming::from_json(raw).unwrap();
+                let found = (incoming.chat_id(), incoming.user_id());
+                assert_eq!(found, (Some(-8), None), "{content}");
+                if let Ok(update) = Update::from_incoming(&incoming) {
+                    assert_eq!((update.chat_id(), update.user_id()), found, "{content}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_text_is_what_was_written() {
         for (content, text) in [
             (
