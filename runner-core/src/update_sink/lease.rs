@@ -1,4 +1,4 @@
-//! One update in the hands of a sink: [`Lease`], and the place where its outcome is awaited.
+//! One update that a sink has: [`Lease`], and the place where its task waits for the outcome.
 
 use std::{
     fmt,
@@ -19,13 +19,13 @@ use crate::{
     },
 };
 
-/// An update that a sink has to settle, and the right to do so once.
+/// An update that a sink has to complete, and the right to do so once.
 ///
-/// Dereferences to the update. Settling takes the lease away, so it cannot happen twice; dropping it
-/// unsettled fails the update, see [`UpdateSink`](super::UpdateSink).
+/// Dereferences to the update. Completing consumes the lease, so it cannot happen twice. Dropping the
+/// lease fails the update, see [`UpdateSink`](super::UpdateSink).
 ///
-/// A lease is revoked when its update times out or is abandoned. Settling it comes too late then,
-/// and is answered with `false`; the outcome that counts is in the report.
+/// A lease is revoked when its update times out or is abandoned. Then it is too late to complete it:
+/// that has no effect and returns `false`.
 ///
 /// ```compile_fail,E0382
 /// fn twice(lease: runner_core::Lease<u32>) {
@@ -33,7 +33,7 @@ use crate::{
 ///     lease.fail("on second thoughts");
 /// }
 /// ```
-#[must_use = "a lease that is dropped fails its update; settle it with `finish` or `fail`"]
+#[must_use = "a lease that is dropped fails its update; complete it with `finish` or `fail`"]
 pub struct Lease<U> {
     update: Delivery<U>,
     completion: Arc<Completion>,
@@ -44,24 +44,23 @@ impl<U> Lease<U> {
         Self { update, completion }
     }
 
-    /// The update is handled. Returns `false` if that comes too late, because the lease is revoked.
+    /// Completes the update as handled. Returns `false` if the lease is revoked.
     pub fn finish(self) -> bool {
         self.completion.complete(Ok(()))
     }
 
-    /// The update could not be handled: the error policy decides what becomes of it. Returns `false`
-    /// if that comes too late, because the lease is revoked.
+    /// Fails the update: the error policy decides what follows. Returns `false` if the lease is revoked.
     pub fn fail(self, error: impl Into<BoxError>) -> bool {
         self.completion.complete(Err(error.into()))
     }
 
-    /// Whether it is too late to settle it. Once true, it stays so.
+    /// Whether it is too late to complete the update. Once true, it stays true.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
         self.completion.is_revoked()
     }
 
-    /// The update with what the runner knows about it: the attempt, the deadline, a stop.
+    /// The update with its attempt, its deadline, and whether the runner is stopping.
     #[must_use]
     pub fn delivery(&self) -> &Delivery<U> {
         &self.update
