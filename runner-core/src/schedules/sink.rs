@@ -1,11 +1,11 @@
 //! A sink of the user's: leases that are settled on other threads, against time-outs and the stop.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use shuttle::future::yield_now;
 
 use super::{
-    threads::Threads,
+    threads::{Threads, unpoisoned},
     world::{Item, MS, World, n, play},
 };
 use crate::{BoxError, Lease, Runner, Runtime, RuntimeExt, SinkOptions, UpdateSink};
@@ -39,6 +39,22 @@ impl UpdateSink<Item> for Hands {
     }
 }
 
+/// Finishes each group at once, and notes it.
+struct Whole(World, Arc<Mutex<Vec<Vec<u32>>>>);
+
+impl UpdateSink<Item> for Whole {
+    type Error = BoxError;
+
+    async fn handle(&mut self, group: Vec<Lease<Item>>) -> Result<(), BoxError> {
+        let ids = group.iter().map(|lease| lease.id).collect();
+        unpoisoned(&self.1).push(ids);
+        for lease in group {
+            finish(&self.0, lease);
+        }
+        Ok(())
+    }
+}
+
 fn finish(world: &World, lease: Lease<Item>) {
     let id = lease.id;
     if lease.finish() {
@@ -55,6 +71,27 @@ fn start(threads: &Threads, world: &World, options: SinkOptions) -> crate::Runne
         .sink(options.concurrency(n(3)).workers(n(2)))
         .sequentialize(world.keys())
         .start()
+}
+
+/// More than one slice of a batch, with keys, so that the lock is released while it is taken in.
+#[test]
+fn a_batch_is_handed_over_whole() {
+    play(async |threads| {
+        let world = World::new(&threads, 100, |_| super::world::Plan::Ready);
+        let groups = Arc::default();
+        let sink = Whole(world.clone(), Arc::clone(&groups));
+        let handle = Runner::with_sink(Arc::new(threads.clone()), world.supplier(&[2, 18]), sink)
+            .sink(SinkOptions::batch().concurrency(n(15)))
+            .sequentialize(world.keys())
+            .start();
+        world.until(|log| log.supplied == 20).await;
+        let report = handle.stop().await.expect("nothing fails");
+        world.check(&report);
+        world.log().expected = Some((20, 20));
+        let expected = [(0..2), (2..17), (17..20)].map(Vec::from_iter);
+        assert_eq!(*unpoisoned(&groups), expected);
+        world
+    });
 }
 
 #[test]
