@@ -309,19 +309,10 @@ impl<U: Send + Sync + 'static> Duty<U> {
         job
     }
 
-    fn begin_policy(&self, ticket: Ticket) -> Option<Delivery<U>> {
-        let mut wakers = Wakers::default();
-        let mut queue = self.sink.lock();
-        let begun = queue.begin_policy(ticket);
-        queue.wake_watcher(&mut wakers);
-        drop(queue);
-        wakers.wake();
-        begun
-    }
-
     async fn ask_policy(&mut self, cause: Cause) -> Outcome {
         let ticket = self.ticket();
-        let Some(update) = self.begin_policy(ticket) else {
+        let begun = self.sink.lock().begin_policy(ticket);
+        let Some(update) = begun else {
             discard(cause);
             return Outcome::Abandoned;
         };
