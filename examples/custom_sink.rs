@@ -1,15 +1,15 @@
-//! A sink of one's own: messages are written to a file in bulk, and a write that fails is repeated.
+//! A custom sink: it writes messages to a file in bulk, and a failing write is retried.
 //!
 //! ```sh
 //! cargo run --example custom_sink
 //! ```
 //!
 //! A bot polls a local Bot API server that has 150 messages. The sink gets them in groups of 50 and
-//! writes each group at once. The second write fails; the policy lets its rows come again. Expect that
-//! every message is in the file once, in order.
+//! writes each group at once. The second write fails, and the policy retries its rows. Expect every
+//! message in the file once, in order.
 //!
-//! With the batch sink the bot asks for the next messages only when all of these are written. So even if
-//! the process is killed none is lost; the last ones may come twice, which the ids in the file tell.
+//! With `SinkOptions::batch()` the bot fetches the next messages after these are written. So none is lost
+//! even if the process is killed. The last ones may come twice, with the same ids.
 
 use std::{
     collections::HashSet,
@@ -30,7 +30,7 @@ struct Rows {
 }
 
 impl Rows {
-    /// In real life an `INSERT` of many rows, and awaited. A few KiB are quickly written.
+    /// A real sink would await an `INSERT` of many rows. Writing a few KiB does not take long.
     fn write(&mut self, rows: &[u8]) -> io::Result<()> {
         self.writes += 1;
         if self.writes == 2 {
@@ -50,7 +50,7 @@ impl UpdateSink<Update> for Rows {
             let text = update.text().unwrap_or_default();
             writeln!(rows, "{},{text}", update.id())?;
         }
-        // On an error the leases are dropped, and so every update of the group fails with it.
+        // On an error the leases are dropped, and every update of the group fails with it.
         if let Err(error) = self.write(&rows) {
             println!("write {}: {error}", self.writes);
             return Err(error);
@@ -66,7 +66,7 @@ impl UpdateSink<Update> for Rows {
         const { NonZeroUsize::new(50).unwrap() }
     }
 
-    // A group that is not full waits for so long, but no longer than to a stop.
+    // Lets the retried rows come together. It ends early when nothing else can come.
     fn linger(&self) -> Duration {
         Duration::from_secs(60)
     }
@@ -108,7 +108,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let api = BotApi::new(server.token())?.base_url(server.url())?;
     let bot = Bot::with_sink(api, rows)
         .sink(SinkOptions::batch())
-        // By default those of the same chat would be in different groups.
+        // By default messages of the same chat would be in different groups.
         .unordered()
         .policy(try_again);
 

@@ -38,6 +38,7 @@ macro_rules! examples {
 
 // `echo` prints timings, and checks itself.
 examples! {
+    albums
     axum_health
     custom_runtime
     custom_sink

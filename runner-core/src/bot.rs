@@ -7,7 +7,7 @@ use crate::{
     Runner, Runtime, SinkOptions, SourceOptions, Undecodable, UpdateConsumer, UpdateFetcher,
     UpdateSink,
     queue::QueueParts,
-    update_sink::{Gather, Gathering},
+    update_sink::{Gathering, SinkConsumer},
 };
 
 /// What a bot is made of: an API to poll and a handler for its updates.
@@ -201,9 +201,9 @@ impl<G: GetUpdates> Bot<G, ()> {
         api: G,
         sink: impl UpdateSink<G::Update>,
     ) -> Bot<G, impl UpdateConsumer<G::Update>> {
-        let gather = Gather::new(sink);
-        let gathering = gather.gathering();
-        let mut bot = Bot::new(api, gather);
+        let consumer = SinkConsumer::new(sink);
+        let gathering = consumer.gathering();
+        let mut bot = Bot::new(api, consumer);
         bot.gathering = Some(gathering);
         bot
     }

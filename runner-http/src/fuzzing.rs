@@ -9,7 +9,11 @@ use serde_json::Value;
 
 use crate::{
     ApiError, HttpResponse, Incoming, LimitError, Limits, Token, Update, UpdateKind, envelope,
-    header::Scan, json_tree::Json, scan::Scanner, split::split, walk::walk,
+    header::{FAKE_SENDERS, Scan},
+    json_tree::Json,
+    scan::Scanner,
+    split::split,
+    walk::walk,
 };
 
 /// An answer to a poll. Three bytes for how many updates, the offset and the levels that are
@@ -246,6 +250,7 @@ pub(crate) fn model(update: &[(String, Json)]) -> Found {
         }
     }
     let id = update_id_of(update);
+    let user = user.filter(|id| !FAKE_SENDERS.contains(id));
     (id, UpdateKind::from_name(kind).to_string(), chat, user)
 }
 

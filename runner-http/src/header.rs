@@ -18,6 +18,19 @@ pub struct Header {
     /// that voted, for a business connection the private chat with its owner.
     pub chat: Option<i64>,
     /// Who caused it, if it is known.
+    ///
+    /// `None` if somebody acted on behalf of a chat: an anonymous administrator, or a channel. Their
+    /// updates have a fake sender, which is the same user in all chats; the chat is in `sender_chat`.
+    ///
+    /// | `from.id` | test environment | stands for |
+    /// |---|---|---|
+    /// | 1087968824 | 552888 | anonymous administrators of a group |
+    /// | 136817688 | 936174 | channels that write in a group |
+    /// | 777000 | 777000 | channels whose posts are forwarded to their discussion group |
+    ///
+    /// Sources: `from` and `sender_chat` in <https://core.telegram.org/bots/api#message>, and the ids
+    /// in [TDLib](https://github.com/tdlib/td/blob/master/td/telegram/UserManager.cpp)
+    /// (`get_anonymous_bot_user_id` and the functions beside it).
     pub user: Option<i64>,
 }
 
@@ -55,7 +68,7 @@ impl Scan {
         Header {
             kind: self.kind.unwrap_or_else(|| UpdateKind::from_name("")),
             chat: self.chat,
-            user: self.user,
+            user: self.user.filter(|id| !FAKE_SENDERS.contains(id)),
         }
     }
 
@@ -107,6 +120,9 @@ impl Place {
         }
     }
 }
+
+/// Users who stand for chats, see [`Header::user`].
+pub(crate) const FAKE_SENDERS: [i64; 5] = [1_087_968_824, 136_817_688, 777_000, 552_888, 936_174];
 
 /// Ids that can be confirmed.
 ///

@@ -129,7 +129,7 @@ impl Incoming {
         self.header.chat
     }
 
-    /// Who caused it, see [`Header::user`].
+    /// Who caused it; `None` if it was somebody on behalf of a chat. See [`Header::user`].
     #[must_use]
     pub fn user_id(&self) -> Option<i64> {
         self.header.user

@@ -118,7 +118,7 @@ impl Update {
         self.header.chat
     }
 
-    /// Who caused it, see [`Header::user`].
+    /// Who caused it; `None` if it was somebody on behalf of a chat. See [`Header::user`].
     #[must_use]
     pub fn user_id(&self) -> Option<i64> {
         self.header.user
@@ -259,6 +259,34 @@ mod tests {
         assert_eq!(update.query_id(), None);
         assert!(update.raw().starts_with(r#"{"update_id":5,"message""#));
         assert!(format!("{update:?}").contains("café"));
+    }
+
+    #[test]
+    fn a_sender_who_stands_for_many_is_no_user() {
+        for id in [1_087_968_824, 136_817_688, 777_000, 552_888, 936_174] {
+            for content in [
+                format!(
+                    r#""message":{{"from":{{"id":{id}}},"sender_chat":{{"id":-8}},"chat":{{"id":-8}}}}"#
+                ),
+                format!(r#""edited_message":{{"chat":{{"id":-8}},"from":{{"id":{id}}}}}"#),
+                format!(
+                    r#""callback_query":{{"from":{{"id":{id}}},"message":{{"chat":{{"id":-8}}}}}}"#
+                ),
+                format!(r#""chat_member":{{"from":{{"id":{id}}},"chat":{{"id":-8}}}}"#),
+                // Read by the slower way.
+                format!(
+                    r#""message":{{"from":{{"id":{id}}},"chat":{{"id":-8}},"date":1,"date":1}}"#
+                ),
+            ] {
+                let raw = format!(r#"{{"update_id":5,{content}}}"#);
+                let incoming = crate::Incoming::from_json(raw).unwrap();
+                let found = (incoming.chat_id(), incoming.user_id());
+                assert_eq!(found, (Some(-8), None), "{content}");
+                if let Ok(update) = Update::from_incoming(&incoming) {
+                    assert_eq!((update.chat_id(), update.user_id()), found, "{content}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -60,7 +60,8 @@ impl<U> State<U> {
             Phase::Stopping => !entry.last_attempt,
             Phase::Halted | Phase::Closed => false,
         };
-        self.workers.end(entry.detached);
+        self.workers
+            .end(entry.detached, entry.state == Is::Deciding);
         let ending = match outcome {
             Outcome::Done => Ending::Finished,
             Outcome::GivenUp(ending) => ending,

@@ -21,6 +21,8 @@ pub(super) struct Intake {
     max_bytes: Option<usize>,
     /// Updates that wait for a key or for a retry.
     waiting: usize,
+    /// Of these, those that wait for a retry.
+    retrying: usize,
     /// The size of everything that is held.
     bytes: usize,
     /// Whether `max_waiting` was reached, and there has not been room for a fetch since.
@@ -37,6 +39,7 @@ impl Intake {
             prefetch: limits.prefetch,
             max_bytes: limits.max_bytes.map(NonZeroUsize::get),
             waiting: 0,
+            retrying: 0,
             bytes: 0,
             choked: false,
             replayed: VecDeque::new(),
@@ -73,9 +76,25 @@ impl Intake {
         self.choked &= self.waiting + enough > self.max_waiting;
     }
 
+    pub(super) fn retrying(&self) -> usize {
+        self.retrying
+    }
+
+    /// An update begins to wait for a retry.
+    pub(super) fn wait_for_retry(&mut self) {
+        self.retrying += 1;
+        self.wait();
+    }
+
+    /// Its retry is due.
+    pub(super) fn end_wait_for_retry(&mut self) {
+        self.retrying -= 1;
+        self.end_wait();
+    }
+
     /// Nothing waits any longer.
     pub(super) fn clear_waiting(&mut self) {
-        self.waiting = 0;
+        (self.waiting, self.retrying) = (0, 0);
     }
 
     /// How many updates to fetch now. `None` if it is better to wait.

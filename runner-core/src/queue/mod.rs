@@ -13,6 +13,7 @@
 //! | `complete.rs` | how an update leaves |
 //! | `shutdown.rs` | what happens at a stop, and at the end |
 //! | `worker.rs`, `mailbox.rs` | the tasks that run handlers |
+//! | `upstream.rs` | what a sink of the user's asks the queue |
 //! | `shared.rs`, `effects.rs`, `waiters.rs` | the lock, and what happens outside it |
 //! | `inspect.rs`, `latency.rs`, `outcome.rs` | what can be seen from outside |
 
@@ -33,6 +34,7 @@ mod shared;
 mod shutdown;
 mod state;
 mod timers;
+mod upstream;
 mod waiters;
 mod worker;
 mod workers;
@@ -53,6 +55,7 @@ pub(crate) use self::{
     options::{Limits, MAX_BATCH},
     outcome::{Attempted, Fault, Unfinished},
     shared::QueueShared,
+    upstream::{Outlook, Upstream, Watcher},
     waiters::{WaiterId, Waiters},
 };
 pub use self::{

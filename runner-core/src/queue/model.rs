@@ -930,6 +930,11 @@ impl Bench {
         assert_eq!(state.entries.len(), self.held.len());
         assert_eq!(state.workers.running, self.running());
         assert_eq!(state.workers.detached, self.detached());
+        let deciding =
+            |_: u64, held: &Held| matches!(held.place, Place::Started(run) if run.deciding);
+        assert_eq!(state.workers.deciding, self.count(deciding));
+        let retrying = |_: u64, held: &Held| matches!(held.place, Place::Retrying(_));
+        assert_eq!(state.intake.retrying(), self.count(retrying));
         assert_eq!(state.ready.len(), self.ready());
         assert_eq!(state.intake.waiting(), self.waiting());
         let bytes: usize = self.held.values().map(|held| held.bytes).sum();

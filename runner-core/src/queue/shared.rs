@@ -96,8 +96,10 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
                 };
                 state.arrive(item, arrival, arrived);
             }
-            if items.peek().is_none() {
+            state.arriving = items.peek().is_some();
+            if !state.arriving {
                 state.notify(&mut effects);
+                state.wake_watcher(&mut effects.wakers);
                 let room = state.room(scarce);
                 drop(state);
                 self.apply(effects);

@@ -76,8 +76,9 @@ impl<U> State<U> {
         self.phase = Phase::Closed;
         if let Some(ticket) = ticket {
             self.stop_timer(ticket);
+            let entry = &self.entries[ticket.index as usize];
             self.workers
-                .end(self.entries[ticket.index as usize].detached);
+                .end(entry.detached, entry.state == Is::Deciding);
             self.leave(ticket, Ending::Abandoned, None, effects);
         }
         self.wake_waiters(&mut effects.wakers);

@@ -33,6 +33,7 @@ use super::{
     options::{AfterTimeout, Limits, Mode},
     ready::Ready,
     timers::{LateHandler, Timers, far_future},
+    upstream::Watcher,
     waiters::Waiters,
     workers::Workers,
 };
@@ -57,6 +58,10 @@ pub(super) struct State<U> {
     pub(super) waiters: Waiters<Interest>,
     /// Tasks that wait for a fault.
     pub(super) fault_waiters: Waiters<()>,
+    /// The task of a user's sink, while it waits for more updates; see `upstream.rs`.
+    pub(super) watcher: Option<Watcher>,
+    /// Whether a batch is being added, slice by slice.
+    pub(super) arriving: bool,
     /// Whether every handle to a queue with a clock of its own was dropped.
     pub(super) unreachable: bool,
 }
@@ -124,6 +129,8 @@ impl<U> State<U> {
             revived: None,
             waiters: Waiters::new(),
             fault_waiters: Waiters::new(),
+            watcher: None,
+            arriving: false,
             unreachable: false,
         }
     }
@@ -246,6 +253,7 @@ impl<U> State<U> {
             self.workers.give_up_permit(permit);
             self.notify(effects);
         }
+        self.wake_watcher(&mut effects.wakers);
         false
     }
 
@@ -302,7 +310,7 @@ impl<U> State<U> {
         let entry = &mut self.entries[ticket.index as usize];
         let late = entry.state == Is::Late(Late::Cancelling);
         if late {
-            entry.state = Is::Deciding;
+            self.deciding(ticket);
         }
         late
     }
@@ -347,13 +355,19 @@ impl<U> State<U> {
     /// because the queue is closed.
     pub(super) fn decide(&mut self, ticket: Ticket) -> Option<Delivery<U>> {
         self.stop_timer(ticket);
-        let closed = self.phase == Phase::Closed;
-        let entry = &mut self.entries[ticket.index as usize];
-        if closed {
+        if self.phase == Phase::Closed {
             return None;
         }
-        entry.state = Is::Deciding;
-        Some(entry.deliver(ticket.index))
+        self.deciding(ticket);
+        Some(self.entries[ticket.index as usize].deliver(ticket.index))
+    }
+
+    fn deciding(&mut self, ticket: Ticket) {
+        let entry = &mut self.entries[ticket.index as usize];
+        if entry.state != Is::Deciding {
+            entry.state = Is::Deciding;
+            self.workers.deciding += 1;
+        }
     }
 
     /// The policy wants another attempt: the update keeps its keys, and waits.
@@ -366,7 +380,7 @@ impl<U> State<U> {
     ) {
         let stopping = self.phase == Phase::Stopping;
         self.completion.counters.retried += 1;
-        self.intake.wait();
+        self.intake.wait_for_retry();
         let entry = &mut self.entries[ticket.index as usize];
         entry.state = Is::Retrying;
         entry.attempt = entry.attempt.saturating_add(1);
@@ -382,7 +396,7 @@ impl<U> State<U> {
 
     /// An update that waited for its next attempt may start.
     pub(super) fn retry_is_due(&mut self, index: u32) {
-        self.intake.end_wait();
+        self.intake.end_wait_for_retry();
         self.entries[index as usize].state = Is::Ready;
         self.ready.push_retry(index);
     }
@@ -431,6 +445,7 @@ impl<U> State<U> {
 
     /// Collects the wakers of all tasks whose wait is over.
     pub(super) fn wake_waiters(&mut self, wakers: &mut Wakers) {
+        self.wake_watcher(wakers);
         if self.waiters.is_empty() {
             return;
         }

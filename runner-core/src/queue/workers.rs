@@ -21,6 +21,8 @@ pub(super) struct Workers {
     /// Handlers that go on after their timeout without a slot, and how many may.
     pub(super) detached: usize,
     pub(super) max_detached: usize,
+    /// Updates about which the error policy is asked.
+    pub(super) deciding: usize,
     /// How many permits there are.
     pub(super) max_permits: usize,
     /// How many permits are taken.
@@ -46,6 +48,7 @@ impl Workers {
             concurrency,
             running: 0,
             detached: 0,
+            deciding: 0,
             max_detached: limits.max_detached(),
             max_permits: limits.workers.map_or_else(available, NonZeroUsize::get),
             permits: 0,
@@ -70,8 +73,9 @@ impl Workers {
         detach
     }
 
-    /// An attempt has ended.
-    pub(super) fn end(&mut self, detached: bool) {
+    /// An attempt has ended, with the policy or without.
+    pub(super) fn end(&mut self, detached: bool, deciding: bool) {
+        self.deciding -= usize::from(deciding);
         if detached {
             self.detached -= 1;
         } else {

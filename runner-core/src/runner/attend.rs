@@ -17,12 +17,12 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
     /// Polled before the run itself, so that nothing is handed over after the limit of a stop.
     pub(super) async fn attend(self, gathering: Option<&Arc<dyn Gathering>>) {
         if let Some(gathering) = gathering {
-            gathering.open();
+            gathering.open(Arc::clone(self.sink) as _);
             let close = Close(&**gathering);
             self.control
                 .until(|state| (state.phase == RunPhase::Stopping).then_some(()))
                 .await;
-            gathering.hurry();
+            gathering.flush();
             self.until_stop_by(|stop_by| stop_by).await;
             drop(close);
         }
@@ -33,8 +33,8 @@ impl<U: Send + Sync + 'static> Shared<'_, U> {
     /// the last word; not for long, because the call may block its thread.
     pub(super) async fn calm(self, gathering: Option<&Arc<dyn Gathering>>) {
         if let Some(gathering) = gathering {
-            let calm = pin!(poll_fn(|cx| gathering.poll_calm(cx)));
-            select(calm, self.control.runtime.sleep(GRACE / 2)).await;
+            let idle = pin!(poll_fn(|cx| gathering.poll_idle(cx)));
+            select(idle, self.control.runtime.sleep(GRACE / 2)).await;
         }
     }
 }

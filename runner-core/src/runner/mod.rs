@@ -32,7 +32,7 @@ use crate::{
     panics::discard,
     queue::{DecayingQueue, Fault, QueueParts, QueueShared as Sink, Unfinished as Unsettled},
     trace::{Chain, debug, error, info, warn},
-    update_sink::{Gather, Gathering},
+    update_sink::{Gathering, SinkConsumer},
 };
 
 /// Fetches updates from a supplier and hands them to a consumer, until told to stop.
@@ -342,9 +342,9 @@ impl<S: UpdateSupplier> Runner<S, ()> {
         supplier: S,
         sink: impl UpdateSink<S::Update>,
     ) -> Runner<S, impl UpdateConsumer<S::Update>> {
-        let gather = Gather::new(sink);
-        let gathering = gather.gathering();
-        let mut runner = Runner::new(runtime, supplier, gather);
+        let consumer = SinkConsumer::new(sink);
+        let gathering = consumer.gathering();
+        let mut runner = Runner::new(runtime, supplier, consumer);
         runner.attach(gathering);
         runner
     }
@@ -353,7 +353,6 @@ impl<S: UpdateSupplier> Runner<S, ()> {
 impl<S: UpdateSupplier, C> Runner<S, C> {
     /// The consumer hands updates over to a sink.
     pub(crate) fn attach(&mut self, gathering: Arc<dyn Gathering>) {
-        gathering.attach(Arc::clone(&self.control.runtime));
         self.gathering = Some(gathering);
         self.keep_order();
     }

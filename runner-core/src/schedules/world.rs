@@ -298,7 +298,7 @@ impl Log {
         }
     }
 
-    fn wake(&mut self) -> Vec<Waker> {
+    pub(super) fn wake(&mut self) -> Vec<Waker> {
         std::mem::take(&mut self.watchers)
     }
 }

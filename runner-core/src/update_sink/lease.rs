@@ -1,4 +1,4 @@
-//! One update in the hands of a sink: [`Lease`], and the place where its outcome is awaited.
+//! One update that a sink has: [`Lease`], and the place where its task waits for the outcome.
 
 use std::{
     fmt,
@@ -7,20 +7,25 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use futures::task::AtomicWaker;
+
 use super::SinkError;
 use crate::{
     BoxError, Delivery,
     panics::discard,
-    sync::{Mutex, MutexGuard},
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
-/// An update that a sink has to settle, and the right to do so once.
+/// An update that a sink has to complete, and the right to do so once.
 ///
-/// Dereferences to the update. Settling takes the lease away, so it cannot happen twice; dropping it
-/// unsettled fails the update, see [`UpdateSink`](super::UpdateSink).
+/// Dereferences to the update. Completing consumes the lease, so it cannot happen twice. Dropping the
+/// lease fails the update, see [`UpdateSink`](super::UpdateSink).
 ///
-/// A lease is revoked when its update times out or is abandoned. Settling it comes too late then,
-/// and is answered with `false`; the outcome that counts is in the report.
+/// A lease is revoked when its update times out or is abandoned. Then it is too late to complete it:
+/// that has no effect and returns `false`.
 ///
 /// ```compile_fail,E0382
 /// fn twice(lease: runner_core::Lease<u32>) {
@@ -28,35 +33,34 @@ use crate::{
 ///     lease.fail("on second thoughts");
 /// }
 /// ```
-#[must_use = "a lease that is dropped fails its update; settle it with `finish` or `fail`"]
+#[must_use = "a lease that is dropped fails its update; complete it with `finish` or `fail`"]
 pub struct Lease<U> {
     update: Delivery<U>,
-    slot: Arc<Slot>,
+    completion: Arc<Completion>,
 }
 
 impl<U> Lease<U> {
-    pub(super) fn new(update: Delivery<U>, slot: Arc<Slot>) -> Self {
-        Self { update, slot }
+    pub(super) fn new(update: Delivery<U>, completion: Arc<Completion>) -> Self {
+        Self { update, completion }
     }
 
-    /// The update is handled. Returns `false` if that comes too late, because the lease is revoked.
+    /// Completes the update as handled. Returns `false` if the lease is revoked.
     pub fn finish(self) -> bool {
-        self.slot.settle(Ok(()))
+        self.completion.complete(Ok(()))
     }
 
-    /// The update could not be handled: the error policy decides what becomes of it. Returns `false`
-    /// if that comes too late, because the lease is revoked.
+    /// Fails the update: the error policy decides what follows. Returns `false` if the lease is revoked.
     pub fn fail(self, error: impl Into<BoxError>) -> bool {
-        self.slot.settle(Err(error.into()))
+        self.completion.complete(Err(error.into()))
     }
 
-    /// Whether it is too late to settle it. Once true, it stays so.
+    /// Whether it is too late to complete the update. Once true, it stays true.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
-        self.slot.lock().phase == Phase::Revoked
+        self.completion.is_revoked()
     }
 
-    /// The update with what the runner knows about it: the attempt, the deadline, a stop.
+    /// The update with its attempt, its deadline, and whether the runner is stopping.
     #[must_use]
     pub fn delivery(&self) -> &Delivery<U> {
         &self.update
@@ -73,7 +77,7 @@ impl<U> Deref for Lease<U> {
 
 impl<U> Drop for Lease<U> {
     fn drop(&mut self) {
-        self.slot.let_go();
+        self.completion.lease_dropped();
     }
 }
 
@@ -86,189 +90,173 @@ impl<U: fmt::Debug> fmt::Debug for Lease<U> {
     }
 }
 
-/// Where a lease leaves the outcome and the task of its update waits for it.
-pub(super) struct Slot(Mutex<State>);
+/// Where a lease leaves the outcome of its update, for the task that waits for it.
+pub(super) struct Completion {
+    state: Mutex<State>,
+    /// Counts, for the run, those that are not complete.
+    open: Arc<AtomicUsize>,
+}
 
 struct State {
     phase: Phase,
-    outcome: Option<Result<(), BoxError>>,
     waker: Option<Waker>,
-    /// Of the call that got the lease.
-    tally: Option<Arc<Tally>>,
+    /// The call that got the lease.
+    call: Option<Arc<Call>>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Phase {
     /// Not leased, or leased to a call that is under way.
     Open,
-    /// The lease is gone, and the call under way decides what that means.
-    LetGo,
-    /// The call is over and the lease is not.
-    Outlasting,
-    Settled,
-    /// Nobody waits for an outcome any more.
+    /// The lease was dropped, and the result of the call decides what that means.
+    Dropped,
+    /// The call has ended before its lease.
+    Outlived,
+    /// Complete; the outcome until it is taken.
+    Complete(Option<Result<(), BoxError>>),
+    /// No task waits for an outcome any more.
     Revoked,
 }
 
-impl Slot {
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(State {
+impl Completion {
+    pub(super) fn new(open: Arc<AtomicUsize>) -> Arc<Self> {
+        open.fetch_add(1, Ordering::AcqRel);
+        let state = Mutex::new(State {
             phase: Phase::Open,
-            outcome: None,
             waker: None,
-            tally: None,
-        })))
+            call: None,
+        });
+        Arc::new(Self { state, open })
     }
 
     /// Becomes part of a call. `false` if it is too late.
-    pub(super) fn join(&self, tally: &Arc<Tally>) -> bool {
+    pub(super) fn join(&self, call: &Arc<Call>) -> bool {
         let mut state = self.lock();
-        let open = state.phase == Phase::Open;
-        if open {
-            tally.change(|counts| counts.open += 1);
-            state.tally = Some(Arc::clone(tally));
+        let is_open = matches!(state.phase, Phase::Open);
+        if is_open {
+            call.open.fetch_add(1, Ordering::AcqRel);
+            state.call = Some(Arc::clone(call));
         }
-        open
+        is_open
     }
 
-    /// The call is over: without its lease the update fails with `error`.
-    pub(super) fn end(&self, error: impl FnOnce() -> BoxError) {
+    /// The call has ended: without its lease the update fails with `error`.
+    pub(super) fn call_ended(&self, error: impl FnOnce() -> BoxError) {
         let mut state = self.lock();
         match state.phase {
-            Phase::Open => state.phase = Phase::Outlasting,
-            Phase::LetGo => {
+            Phase::Open => state.phase = Phase::Outlived,
+            Phase::Dropped => {
                 drop(state);
-                self.settle(Err(error()));
+                self.complete(Err(error()));
             }
-            Phase::Outlasting | Phase::Settled | Phase::Revoked => {}
+            Phase::Outlived | Phase::Complete(_) | Phase::Revoked => {}
         }
     }
 
-    /// The lease was dropped, settled or not.
-    fn let_go(&self) {
+    /// The lease was dropped, before its completion or after it.
+    fn lease_dropped(&self) {
         let mut state = self.lock();
         match state.phase {
-            Phase::Open => state.phase = Phase::LetGo,
-            Phase::Outlasting => {
+            Phase::Open => state.phase = Phase::Dropped,
+            Phase::Outlived => {
                 drop(state);
-                self.settle(Err(SinkError::Forgotten.into()));
+                self.complete(Err(SinkError::Forgotten.into()));
             }
-            Phase::LetGo | Phase::Settled | Phase::Revoked => {}
+            Phase::Dropped | Phase::Complete(_) | Phase::Revoked => {}
         }
     }
 
-    fn settle(&self, outcome: Result<(), BoxError>) -> bool {
+    fn complete(&self, outcome: Result<(), BoxError>) -> bool {
+        self.end(Phase::Complete(Some(outcome))).is_ok()
+    }
+
+    /// No task waits any more. `false` if the update was complete before.
+    pub(super) fn revoke(&self) -> bool {
+        let revoked = self.end(Phase::Revoked).is_ok();
+        if !revoked {
+            let untaken = std::mem::replace(&mut self.lock().phase, Phase::Complete(None));
+            discard(untaken);
+        }
+        revoked
+    }
+
+    /// Enters the last phase, or gives it back if there was one before, to be dropped outside of the
+    /// lock: an error is the user's.
+    fn end(&self, last: Phase) -> Result<(), Phase> {
         let mut state = self.lock();
-        if matches!(state.phase, Phase::Settled | Phase::Revoked) {
-            // The error is the user's: it is dropped outside of the lock.
+        if matches!(state.phase, Phase::Complete(_) | Phase::Revoked) {
             drop(state);
-            return false;
+            return Err(last);
         }
-        state.phase = Phase::Settled;
-        state.outcome = Some(outcome);
-        let waker = state.waker.take();
-        let tally = state.tally.take();
+        let revoked = matches!(last, Phase::Revoked);
+        state.phase = last;
+        // Before its task can leave the queue, which compares.
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        let (waker, call) = (state.waker.take(), state.call.take());
         drop(state);
-        if let Some(tally) = tally {
-            tally.change(|counts| counts.open -= 1);
+        if let Some(call) = call {
+            call.leave(revoked);
         }
-        if let Some(waker) = waker {
+        if let Some(waker) = waker.filter(|_| !revoked) {
             waker.wake();
         }
-        true
-    }
-
-    /// Nobody waits any more.
-    pub(super) fn revoke(&self) {
-        let mut state = self.lock();
-        if state.phase == Phase::Settled {
-            let untold = state.outcome.take();
-            drop(state);
-            discard(untold);
-            return;
-        }
-        state.phase = Phase::Revoked;
-        let waker = state.waker.take();
-        let tally = state.tally.take();
-        drop(state);
-        drop(waker);
-        if let Some(tally) = tally {
-            tally.change(|counts| {
-                counts.open -= 1;
-                counts.revoked = true;
-            });
-        }
+        Ok(())
     }
 
     pub(super) fn poll(&self, cx: &Context<'_>) -> Poll<Result<(), BoxError>> {
         let mut state = self.lock();
-        match state.outcome.take() {
-            Some(outcome) => Poll::Ready(outcome),
-            None => {
-                let replaced = state.waker.replace(cx.waker().clone());
-                drop(state);
-                drop(replaced);
-                Poll::Pending
-            }
+        if let Phase::Complete(outcome) = &mut state.phase
+            && let Some(outcome) = outcome.take()
+        {
+            return Poll::Ready(outcome);
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Whether anybody still waits for what a call does.
-#[derive(Default)]
-pub(super) struct Tally(Mutex<Counts>);
-
-#[derive(Default)]
-struct Counts {
-    /// Updates of the group that are neither settled nor revoked.
-    open: usize,
-    /// Whether one was revoked.
-    revoked: bool,
-    waker: Option<Waker>,
-}
-
-impl Tally {
-    /// Whether nothing is awaited of what the call had left to settle.
-    pub(super) fn is_in_vain(&self) -> bool {
-        self.lock().is_in_vain()
-    }
-
-    /// Ready when the call is in vain.
-    pub(super) fn poll_in_vain(&self, cx: &Context<'_>) -> Poll<()> {
-        let mut counts = self.lock();
-        if counts.is_in_vain() {
-            return Poll::Ready(());
-        }
-        let replaced = counts.waker.replace(cx.waker().clone());
-        drop(counts);
+        let replaced = state.waker.replace(cx.waker().clone());
+        drop(state);
         drop(replaced);
         Poll::Pending
     }
 
-    fn change(&self, change: impl FnOnce(&mut Counts)) {
-        let mut counts = self.lock();
-        change(&mut counts);
-        let waker = match counts.is_in_vain() {
-            true => counts.waker.take(),
-            false => None,
-        };
-        drop(counts);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+    fn is_revoked(&self) -> bool {
+        matches!(self.lock().phase, Phase::Revoked)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Counts {
-    fn is_in_vain(&self) -> bool {
-        self.open == 0 && self.revoked
+/// Whether any outcome of a call is still awaited.
+#[derive(Default)]
+pub(super) struct Call {
+    /// Updates of the group that are neither complete nor revoked.
+    open: AtomicUsize,
+    /// Whether one was revoked.
+    revoked: AtomicBool,
+    driver: AtomicWaker,
+}
+
+impl Call {
+    /// Whether all that the call has left to complete is revoked.
+    pub(super) fn is_needless(&self) -> bool {
+        self.open.load(Ordering::Acquire) == 0 && self.revoked.load(Ordering::Acquire)
+    }
+
+    /// Ready when the call is needless.
+    pub(super) fn poll_needless(&self, cx: &Context<'_>) -> Poll<()> {
+        self.driver.register(cx.waker());
+        match self.is_needless() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    }
+
+    fn leave(&self, revoked: bool) {
+        if revoked {
+            self.revoked.store(true, Ordering::Release);
+        }
+        self.open.fetch_sub(1, Ordering::AcqRel);
+        if self.is_needless() {
+            self.driver.wake();
+        }
     }
 }

@@ -1,56 +1,56 @@
-//! A sink of one's own: [`UpdateSink`] and its boxed twin.
+//! A user's sink: [`UpdateSink`] and its type-erased form.
 //!
-//! The queue of the runner stays in front of it: order by key, limits, timeouts, the error policy and
-//! the settlement are the same for every sink. `lease.rs` is the update in the hands of the sink, and
-//! `gather.rs` makes groups of what the queue lets start.
+//! The queue feeds it, so order by key, limits, timeouts, the error policy and completion are the same
+//! for every sink. `handover.rs` is the consumer that offers updates to the sink, `driver.rs` the task
+//! that calls it, and `lease.rs` an update that the sink has.
 
-mod gather;
+mod driver;
+mod handover;
 mod lease;
 
 use std::{error::Error, fmt, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
-pub(crate) use self::gather::{Gather, Gathering};
+pub(crate) use self::handover::{Gathering, SinkConsumer};
 pub use self::lease::Lease;
 use crate::BoxError;
 
 /// Handles updates in groups, instead of one by one as an [`UpdateConsumer`](crate::UpdateConsumer)
 /// does.
 ///
-/// Implement this to write updates in bulk, to take the urgent ones first, or to pass them on to
-/// workers of your own. Give it to [`Bot::with_sink`](crate::Bot::with_sink) or
+/// Implement this to write updates in bulk, to handle urgent ones first, or to pass them to your own
+/// workers. Use it with [`Bot::with_sink`](crate::Bot::with_sink) or
 /// [`Runner::with_sink`](crate::Runner::with_sink).
 ///
 /// # Contract
 ///
-/// - One call at a time, on a task of its own. A group is what has become ready meanwhile, at least
-///   one and at most [`max_group`](Self::max_group), in order of arrival.
-/// - Every update comes as a [`Lease`] that is settled once: [`Lease::finish`] or [`Lease::fail`]. It
+/// - Calls run one after the other, on a task of their own. A group has at least one and at most
+///   [`max_group`](Self::max_group) updates, in order of arrival. Updates that can start together come
+///   together: a batch is not split, unless [`concurrency`](crate::SinkOptions::concurrency) or keys
+///   require it.
+/// - Every update comes as a [`Lease`]. Complete it once, with [`Lease::finish`] or [`Lease::fail`]. It
 ///   may outlive the call, for example in a channel. The update counts as in flight until then.
-/// - A lease that is dropped unsettled fails its update: with the error or the panic of the call, or
-///   else with [`SinkError::Forgotten`]. So a bulk write that fails is one `?`, and nothing is ever
-///   lost in silence. A failed update goes to the [`ErrorPolicy`](crate::ErrorPolicy), which may have
-///   it come again in a later group.
-/// - Settle what is done, not what is planned: a settled update may be confirmed to the server.
+/// - Dropping a lease fails its update: with the error or the panic of the call, or with
+///   [`SinkError::Forgotten`]. So you can use `?` on a bulk write. A failed update goes to the
+///   [`ErrorPolicy`](crate::ErrorPolicy), which may retry it; then it comes in a later group.
+/// - Complete an update after the work is done: it may then be confirmed to the server.
 ///
-/// # What the runner keeps doing
+/// # What the runner still does
 ///
-/// Backpressure: no more updates are handed over than
-/// [`concurrency`](crate::SinkOptions::concurrency) allows to be unsettled, and none while a call is
-/// under way. Updates that share a key are never in the same group, nor in the hands of the sink at
-/// the same time; with `unordered()` they may be. The timeout of an update begins when it may be
-/// handed over, so waiting for the call before counts. With
-/// [`SinkOptions::batch`](crate::SinkOptions::batch) the next fetch waits until all are settled, and
-/// then nothing is lost even if the process is killed.
+/// The sink has at most [`concurrency`](crate::SinkOptions::concurrency) incomplete updates, and gets no
+/// others while a call runs. It never has two updates with the same key, except with `unordered()`. The
+/// timeout of an update starts when the update is ready for the sink, so it includes the wait for the
+/// call before. With [`SinkOptions::batch`](crate::SinkOptions::batch) the next fetch waits until all
+/// updates are complete, and then none is lost even if the process is killed.
 ///
-/// At a stop all that is held still comes, and [`linger`](Self::linger) no longer counts. There is
-/// nothing to flush at the end, because by then everything is settled.
+/// A stop hands over all updates that the runner holds, without [`linger`](Self::linger). There is
+/// nothing to flush at the end, because all updates are complete by then.
 ///
 /// # Cancel safety
 ///
-/// The future of a call is dropped when all updates that it has not settled have timed out or were
-/// abandoned, and only then. Their leases are revoked: settling them changes nothing any more.
+/// The future of a call is dropped only when every update that it has not completed has timed out or
+/// was abandoned. Their leases are revoked: completing them has no effect any more.
 ///
 /// # Example
 ///
@@ -97,24 +97,30 @@ pub trait UpdateSink<U>: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever could not be done. It fails the updates whose leases were dropped unsettled, each of
-    /// them as [`SinkError::Group`].
+    /// Any error fails the updates of the group whose leases were dropped, each with
+    /// [`SinkError::Group`].
     fn handle(
         &mut self,
         group: Vec<Lease<U>>,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
-    /// How many updates the next call takes. Asked before each call. Default: 100, one batch.
+    /// The largest group. Asked before each call. Default: 100, one batch.
     ///
-    /// More than [`concurrency`](crate::SinkOptions::concurrency) never come.
+    /// A group never has more updates than [`concurrency`](crate::SinkOptions::concurrency).
     fn max_group(&self) -> NonZeroUsize {
         const { NonZeroUsize::new(crate::queue::MAX_BATCH).unwrap() }
     }
 
-    /// How long to wait for the group to fill up. Asked before each call. Default: not at all.
+    /// How long a group waits for later updates. Asked before each call. Default: zero.
     ///
-    /// Without it, a sink that is slower than the updates come gets groups all the same: what becomes
-    /// ready during one call is the next group.
+    /// Updates that can start together come together without it, and those that become ready during
+    /// one call are the next group.
+    ///
+    /// The wait ends early when the group is full, at a stop, and when no other update can come before
+    /// the group is complete. With [`SinkOptions::batch`](crate::SinkOptions::batch) and
+    /// [`SinkOptions::sequential`](crate::SinkOptions::sequential) the next fetch waits for the group, so
+    /// the group waits only for updates of its own batch that will be retried or that wait for an earlier
+    /// lease.
     fn linger(&self) -> Duration {
         Duration::ZERO
     }
@@ -123,7 +129,7 @@ pub trait UpdateSink<U>: Send + 'static {
 /// Why a sink did not handle an update, as the error policy sees it in
 /// [`Cause::Error`](crate::Cause::Error).
 ///
-/// An error that was given to [`Lease::fail`] reaches the policy as it is.
+/// The policy sees an error that was given to [`Lease::fail`] unchanged.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum SinkError {
@@ -142,7 +148,7 @@ impl fmt::Display for SinkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Forgotten => f.write_str(
-                "the sink dropped the lease of the update without settling it; call finish() or \
+                "the sink dropped the lease of the update without completing it; call finish() or \
                  fail() on every lease",
             ),
             Self::Group { size, .. } => {
@@ -161,9 +167,9 @@ impl Error for SinkError {
     }
 }
 
-/// A sink of any type, for where the type cannot be named.
+/// A sink of any type, where the type cannot be named.
 ///
-/// Costs one allocation per call.
+/// It costs one allocation per call.
 pub struct BoxSink<U>(Box<dyn DynSink<U>>);
 
 impl<U: Send + Sync + 'static> BoxSink<U> {
@@ -195,7 +201,7 @@ impl<U> fmt::Debug for BoxSink<U> {
     }
 }
 
-/// The object-safe twin of [`UpdateSink`].
+/// The dyn-compatible form of [`UpdateSink`].
 #[async_trait]
 trait DynSink<U>: Send {
     async fn handle(&mut self, group: Vec<Lease<U>>) -> Result<(), BoxError>;

@@ -266,6 +266,11 @@ const CASES: &[Case] = &[
         run: pipeline::hands_over,
     },
     Case {
+        name: "hands_batches_over_whole",
+        rule: "a runner hands over together what may start together, and does not wait for more",
+        run: pipeline::hands_batches_over_whole,
+    },
+    Case {
         name: "times_out_and_cancels",
         rule: "a runner ends handlers at their timeout and at the deadline of `stop_within`",
         run: pipeline::times_out_and_cancels,

@@ -150,6 +150,62 @@ pub(super) fn hands_over(subject: &mut dyn Subject) {
     assert_eq!(counters.finished, UPDATES / 100 * 97);
 }
 
+/// Finishes what it gets, and sends on how much that was.
+struct Count(mpsc::UnboundedSender<usize>);
+
+impl UpdateSink<u64> for Count {
+    type Error = Infallible;
+
+    async fn handle(&mut self, group: Vec<Lease<u64>>) -> Result<(), Infallible> {
+        let _ = self.0.unbounded_send(group.len());
+        for lease in group {
+            lease.finish();
+        }
+        Ok(())
+    }
+
+    fn max_group(&self) -> NonZeroUsize {
+        NonZeroUsize::MAX
+    }
+
+    fn linger(&self) -> Duration {
+        // Never waited for, because nothing more can come.
+        Duration::from_secs(60 * 60)
+    }
+}
+
+pub(super) fn hands_batches_over_whole(subject: &mut dyn Subject) {
+    const BATCHES: usize = 100;
+    // In two halves, one after the other, because every key has two updates.
+    let (count, counted) = mpsc::unbounded();
+    let feed = Feed::new(BATCHES as u64 * 100);
+    let handle = Runner::with_sink(subject.runtime(), feed, Count(count))
+        .sink(SinkOptions::batch())
+        .sequentialize(|update| [Key::new("pair", (update / 2) as i64)])
+        .start();
+    let (sizes, report) = drive(subject, async {
+        let sizes = counted.take(BATCHES * 2).collect::<Vec<_>>().await;
+        (sizes, handle.stop().await)
+    });
+    assert_eq!(sizes, [50; BATCHES * 2]);
+    let counters = report.expect("a requested stop is no error").counters;
+    assert_eq!(counters.finished, BATCHES as u64 * 100);
+
+    // In pieces of as many as may be in flight, because nothing has a key.
+    let (count, counted) = mpsc::unbounded();
+    let feed = Feed::new(BATCHES as u64 * 100);
+    let handle = Runner::with_sink(subject.runtime(), feed, Count(count))
+        .sink(SinkOptions::batch().concurrency(const { NonZeroUsize::new(60).unwrap() }))
+        .start();
+    let (sizes, report) = drive(subject, async {
+        let sizes = counted.take(BATCHES * 2).collect::<Vec<_>>().await;
+        (sizes, handle.stop().await)
+    });
+    assert_eq!(sizes, [60, 40].repeat(BATCHES));
+    let counters = report.expect("a requested stop is no error").counters;
+    assert_eq!(counters.finished, BATCHES as u64 * 100);
+}
+
 pub(super) fn times_out_and_cancels(subject: &mut dyn Subject) {
     let runtime = subject.runtime();
     let (begin, begun) = mpsc::unbounded();
