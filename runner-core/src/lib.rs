@@ -58,6 +58,7 @@ mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
 mod ticket;
+mod timer;
 mod trace;
 mod update_sink;
 

@@ -14,7 +14,7 @@ use std::{
 pub use self::options::FetchOptions;
 use self::{
     early::Early,
-    position::{Position, Step},
+    position::{CloseStep, Position},
 };
 use crate::{
     Closing, Confirmation, Conflict, GetUpdates, Runtime, RuntimeExt, SupplyError, UpdateSupplier,
@@ -225,8 +225,8 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
         self.webhook_deleted = false;
         self.early.reset();
         let confirmation = match plan.step {
-            Step::Done(confirmation) => confirmation,
-            Step::Confirm { position, sent } => self.confirm(position, sent).await,
+            CloseStep::Done(confirmation) => confirmation,
+            CloseStep::Confirm { position, sent } => self.confirm(position, sent).await,
         };
         if !matches!(confirmation, Confirmation::Unconfirmed { .. }) {
             self.position.confirmed();

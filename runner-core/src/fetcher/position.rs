@@ -37,13 +37,13 @@ enum Reach {
 
 /// What is left to do at the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) step: Step,
+pub(super) struct ClosePlan {
+    pub(super) step: CloseStep,
     pub(super) redelivers_from: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum CloseStep {
     /// Nothing, this is how it is.
     Done(Confirmation),
     /// One request with this offset.
@@ -110,13 +110,13 @@ impl Position {
     /// Ends a run of which so many updates are settled without a gap. The next one counts anew.
     ///
     /// What is to be confirmed is confirmed only by [`confirmed`](Self::confirmed).
-    pub(super) fn close(&mut self, settled_prefix: usize) -> Plan {
+    pub(super) fn close(&mut self, settled_prefix: usize) -> ClosePlan {
         let supplied = std::mem::take(&mut self.supplied);
         let last = std::mem::take(&mut self.last);
         let before_last = supplied.saturating_sub(last.len());
         let Some(offset) = self.offset else {
-            return Plan {
-                step: Step::Done(Confirmation::NotNeeded),
+            return ClosePlan {
+                step: CloseStep::Done(Confirmation::NotNeeded),
                 redelivers_from: None,
             };
         };
@@ -125,16 +125,16 @@ impl Position {
             // All that can still be confirmed or come again is settled.
             let position = offset;
             let step = match self.reach {
-                _ if !self.moved => Step::Done(Confirmation::NotNeeded),
-                Reach::Confirmed => Step::Done(Confirmation::Confirmed { position }),
-                Reach::Assumed => Step::Done(Confirmation::Assumed { position }),
-                Reach::Unsent | Reach::Sent => Step::Confirm {
+                _ if !self.moved => CloseStep::Done(Confirmation::NotNeeded),
+                Reach::Confirmed => CloseStep::Done(Confirmation::Confirmed { position }),
+                Reach::Assumed => CloseStep::Done(Confirmation::Assumed { position }),
+                Reach::Unsent | Reach::Sent => CloseStep::Confirm {
                     position,
                     sent: self.reach == Reach::Sent,
                 },
             };
-            self.moved = matches!(step, Step::Confirm { .. });
-            return Plan {
+            self.moved = matches!(step, CloseStep::Confirm { .. });
+            return ClosePlan {
                 step,
                 redelivers_from: None,
             };
@@ -146,21 +146,21 @@ impl Position {
         self.reach = Reach::Unsent;
         self.moved = true;
         let step = match reach {
-            Reach::Assumed => Step::Done(Confirmation::Assumed { position: offset }),
-            _ if settled > 0 => Step::Confirm {
+            Reach::Assumed => CloseStep::Done(Confirmation::Assumed { position: offset }),
+            _ if settled > 0 => CloseStep::Confirm {
                 position: unsettled,
                 sent: reach == Reach::Sent,
             },
             // The answer with the last batch has confirmed all before it.
-            _ if before_last > 0 => Step::Done(Confirmation::Confirmed {
+            _ if before_last > 0 => CloseStep::Done(Confirmation::Confirmed {
                 position: unsettled,
             }),
-            _ => Step::Done(Confirmation::NotNeeded),
+            _ => CloseStep::Done(Confirmation::NotNeeded),
         };
-        if let Step::Done(_) = step {
+        if let CloseStep::Done(_) = step {
             self.confirmed();
         }
-        Plan {
+        ClosePlan {
             step,
             // Once the higher offset was sent, nothing can be promised.
             redelivers_from: (reach == Reach::Unsent).then_some(before_last + settled),
@@ -189,9 +189,9 @@ mod tests {
         position
     }
 
-    fn done(confirmation: Confirmation) -> Plan {
-        Plan {
-            step: Step::Done(confirmation),
+    fn done(confirmation: Confirmation) -> ClosePlan {
+        ClosePlan {
+            step: CloseStep::Done(confirmation),
             redelivers_from: None,
         }
     }
@@ -223,8 +223,8 @@ mod tests {
     #[test]
     fn what_was_never_sent_has_to_be_confirmed_until_it_is() {
         let mut position = answered(&[&[1, 2]]);
-        let confirm = Plan {
-            step: Step::Confirm {
+        let confirm = ClosePlan {
+            step: CloseStep::Confirm {
                 position: 3,
                 sent: false,
             },
@@ -258,7 +258,7 @@ mod tests {
             let mut position = answered(&[&[1, 2]]);
             position.begin();
             position.dropped(pending, overdue);
-            let step = Step::Confirm {
+            let step = CloseStep::Confirm {
                 position: 3,
                 sent: true,
             };
@@ -270,7 +270,7 @@ mod tests {
     fn what_is_unsettled_comes_again() {
         let mut position = answered(&[&[1, 2], &[5, 6, 9]]);
         let plan = position.close(3);
-        let step = Step::Confirm {
+        let step = CloseStep::Confirm {
             position: 6,
             sent: false,
         };
@@ -282,13 +282,13 @@ mod tests {
     fn only_the_last_batch_can_come_again() {
         let mut position = answered(&[&[1, 2], &[5, 6, 9]]);
         let plan = position.close(0);
-        let confirmed = Step::Done(Confirmation::Confirmed { position: 5 });
+        let confirmed = CloseStep::Done(Confirmation::Confirmed { position: 5 });
         assert_eq!((plan.step, plan.redelivers_from), (confirmed, Some(2)));
         assert_eq!(position.offset(), Some(5));
 
         let mut position = answered(&[&[5, 6, 9]]);
         let plan = position.close(0);
-        let nothing = Step::Done(Confirmation::NotNeeded);
+        let nothing = CloseStep::Done(Confirmation::NotNeeded);
         assert_eq!((plan.step, plan.redelivers_from), (nothing, Some(0)));
         assert_eq!(position.offset(), Some(5));
     }
@@ -299,7 +299,7 @@ mod tests {
         position.begin();
         position.dropped(SECOND / 2, false);
         let plan = position.close(1);
-        let step = Step::Confirm {
+        let step = CloseStep::Confirm {
             position: 2,
             sent: true,
         };
@@ -324,7 +324,7 @@ mod tests {
     fn after_a_jump_downwards_the_new_batch_can_come_again() {
         let mut position = answered(&[&[900, 901], &[20, 21]]);
         let plan = position.close(3);
-        let step = Step::Confirm {
+        let step = CloseStep::Confirm {
             position: 21,
             sent: false,
         };
@@ -339,7 +339,7 @@ mod tests {
         position.begin();
         position.answered(vec![3, 4]);
         let plan = position.close(1);
-        let step = Step::Confirm {
+        let step = CloseStep::Confirm {
             position: 4,
             sent: false,
         };

@@ -3,14 +3,13 @@
 //! Decisions are in files that know no clock (`retry.rs`, `conflict.rs`, `pace.rs`); this one does
 //! the waiting.
 
-mod alarm;
 mod call;
 mod conflict;
 mod error;
-mod journal;
 mod options;
 mod pace;
 mod retry;
+mod state_log;
 mod status;
 
 use std::{
@@ -27,13 +26,12 @@ use futures::{Stream, StreamExt, stream};
 
 pub(crate) use self::status::{SourceState, Status};
 use self::{
-    alarm::Alarm,
     call::Guarded,
     conflict::Conflicts,
     error::NoAnswer,
-    journal::{Journal, Kind},
     pace::Pace,
     retry::{GaveUp, Retry, SHORTEST},
+    state_log::{StateLog, TroubleKind},
     status::Opened,
 };
 pub use self::{
@@ -44,6 +42,7 @@ pub use self::{
 };
 use crate::{
     Closing, Conflict, Runtime, SupplyError, UpdateSupplier, panics::guarded, runtime::yield_now,
+    timer::ResettableTimer,
 };
 
 /// Gets batches out of a supplier, however unreliable it is.
@@ -87,10 +86,10 @@ pub struct Source<S> {
     conflicts: Conflicts,
     pace: Pace,
     /// Outlives a dropped `next`: pausing and resuming is no way around it.
-    rest: Option<Rest>,
-    journal: Journal,
+    rest: Option<NextCall>,
+    log: StateLog,
     /// For the deadline of calls.
-    alarm: Alarm,
+    timer: ResettableTimer,
     /// When the last call was answered with updates, or when this was made.
     answered_at: Instant,
 }
@@ -107,8 +106,8 @@ impl<S: UpdateSupplier> Source<S> {
             conflicts: Conflicts::default(),
             pace: Pace::new(options.balance, options.max_delay),
             rest: None,
-            alarm: Alarm::default(),
-            journal: Journal::default(),
+            timer: ResettableTimer::default(),
+            log: StateLog::default(),
         }
     }
 
@@ -145,7 +144,7 @@ impl<S: UpdateSupplier> Source<S> {
         let mut now = asked;
         loop {
             if self.rest.is_some() {
-                if let Ended::Closed = self.rest(&opened).await {
+                if let Waited::Closed = self.rest(&opened).await {
                     return None;
                 }
                 now = self.runtime.now();
@@ -153,8 +152,8 @@ impl<S: UpdateSupplier> Source<S> {
             let answer = self.call(&opened, limit, now).await;
             now = self.runtime.now();
             let error = match answer {
-                Ended::Closed => return None,
-                Ended::Done(Ok(Ok(batch))) => {
+                Waited::Closed => return None,
+                Waited::Done(Ok(Ok(batch))) => {
                     opened.answered(now);
                     self.answered(batch.len(), limit, asked, now);
                     if batch.is_empty() {
@@ -163,11 +162,11 @@ impl<S: UpdateSupplier> Source<S> {
                     }
                     return Some(Ok(batch));
                 }
-                Ended::Done(Ok(Err(error))) => match self.failed(error, now) {
+                Waited::Done(Ok(Err(error))) => match self.failed(error, now) {
                     Ok(()) => continue,
                     Err(error) => error,
                 },
-                Ended::Done(Err(panic)) => SourceError::Panicked(panic),
+                Waited::Done(Err(panic)) => SourceError::Panicked(panic),
             };
             status.deactivate();
             self.retry.succeeded();
@@ -253,9 +252,9 @@ impl<S: UpdateSupplier> Source<S> {
     }
 
     /// Waits until the next call may begin.
-    async fn rest(&mut self, opened: &Opened<'_>) -> Ended<()> {
-        let Some(Rest { until, state }) = self.rest else {
-            return Ended::Done(());
+    async fn rest(&mut self, opened: &Opened<'_>) -> Waited<()> {
+        let Some(NextCall { until, state }) = self.rest else {
+            return Waited::Done(());
         };
         if until > self.runtime.now() {
             opened.enter(|status| {
@@ -264,15 +263,15 @@ impl<S: UpdateSupplier> Source<S> {
             });
             let mut sleep = self.runtime.sleep_until(until);
             let ended = poll_fn(|cx| match opened.poll_closed(cx) {
-                Poll::Ready(()) => Poll::Ready(Ended::Closed),
-                Poll::Pending => sleep.as_mut().poll(cx).map(Ended::Done),
+                Poll::Ready(()) => Poll::Ready(Waited::Closed),
+                Poll::Pending => sleep.as_mut().poll(cx).map(Waited::Done),
             });
-            if let Ended::Closed = ended.await {
-                return Ended::Closed;
+            if let Waited::Closed = ended.await {
+                return Waited::Closed;
             }
         }
         self.rest = None;
-        Ended::Done(())
+        Waited::Done(())
     }
 
     /// Calls the supplier once, with a deadline. The outer error is the text of a panic.
@@ -283,10 +282,10 @@ impl<S: UpdateSupplier> Source<S> {
         opened: &Opened<'_>,
         limit: NonZeroUsize,
         now: Instant,
-    ) -> Ended<Result<Result<Vec<S::Update>, SupplyError>, Arc<str>>> {
+    ) -> Waited<Result<Result<Vec<S::Update>, SupplyError>, Arc<str>>> {
         let call_timeout = match guarded(|| self.supplier.call_timeout()) {
             Ok(call_timeout) => call_timeout,
-            Err(panic) => return Ended::Done(Err(panic)),
+            Err(panic) => return Waited::Done(Err(panic)),
         };
         let runtime = &self.runtime;
         // A deadline beyond what the clock can express is none.
@@ -301,25 +300,25 @@ impl<S: UpdateSupplier> Source<S> {
         let mut call = pin!(Guarded::new(async move {
             supplier.supply(limit).await.map_err(Into::into)
         }));
-        let alarm = &mut self.alarm;
+        let timer = &mut self.timer;
         let mut waits = false;
         poll_fn(|cx| {
             if waits && opened.poll_closed(cx).is_ready() {
-                return Poll::Ready(Ended::Closed);
+                return Poll::Ready(Waited::Closed);
             }
             if let Poll::Ready(answer) = call.as_mut().poll(cx) {
-                return Poll::Ready(Ended::Done(answer));
+                return Poll::Ready(Waited::Done(answer));
             }
             // Only a call that waits pays for being closed.
             if !std::mem::replace(&mut waits, true) && opened.poll_closed(cx).is_ready() {
-                return Poll::Ready(Ended::Closed);
+                return Poll::Ready(Waited::Closed);
             }
             let Some((span, deadline)) = limits else {
                 return Poll::Pending;
             };
-            ready!(alarm.poll(deadline, runtime, cx));
+            ready!(timer.poll(deadline, runtime, cx));
             let error = SupplyError::transient(NoAnswer(span));
-            Poll::Ready(Ended::Done(Ok(Err(error))))
+            Poll::Ready(Waited::Done(Ok(Err(error))))
         })
         .await
     }
@@ -327,7 +326,7 @@ impl<S: UpdateSupplier> Source<S> {
     fn answered(&mut self, count: usize, limit: NonZeroUsize, asked: Instant, now: Instant) {
         self.answered_at = now;
         self.retry.succeeded();
-        self.journal.answered(now);
+        self.log.answered(now);
         let took = now.saturating_duration_since(asked);
         let pause = self.pace.record(count, took, count >= limit.get());
         if !pause.is_zero() {
@@ -353,7 +352,7 @@ impl<S: UpdateSupplier> Source<S> {
                 kind: Conflict::Poller,
                 ..
             } => match self.conflicts.note(now, entropy) {
-                Some(delay) => (delay, SourceState::Conflict, Kind::Conflict),
+                Some(delay) => (delay, SourceState::Conflict, TroubleKind::Conflict),
                 None => {
                     return Err(SourceError::Poller {
                         conflicts: Conflicts::FATAL,
@@ -362,11 +361,13 @@ impl<S: UpdateSupplier> Source<S> {
                 }
             },
             // Neither on top of a backoff nor a reason for one.
-            SupplyError::RetryAfter { delay, .. } => {
-                (delay.max(SHORTEST), SourceState::Backoff, Kind::RetryAfter)
-            }
+            SupplyError::RetryAfter { delay, .. } => (
+                delay.max(SHORTEST),
+                SourceState::Backoff,
+                TroubleKind::RetryAfter,
+            ),
             SupplyError::Transient(_) => match self.retry.failed(now, entropy) {
-                Ok(delay) => (delay, SourceState::Backoff, Kind::Failing),
+                Ok(delay) => (delay, SourceState::Backoff, TroubleKind::Failing),
                 Err(GaveUp { failures, elapsed }) => {
                     return Err(SourceError::GaveUp {
                         failures,
@@ -376,7 +377,7 @@ impl<S: UpdateSupplier> Source<S> {
                 }
             },
         };
-        self.journal.failed(kind, &error, delay, now);
+        self.log.failed(kind, &error, delay, now);
         self.rest_for(delay, now, state);
         Ok(())
     }
@@ -384,7 +385,7 @@ impl<S: UpdateSupplier> Source<S> {
     fn rest_for(&mut self, delay: Duration, now: Instant, state: SourceState) {
         // Beyond what the clock can express: long enough to be for ever.
         let until = now.checked_add(delay).or_else(|| now.checked_add(FOREVER));
-        self.rest = until.map(|until| Rest { until, state });
+        self.rest = until.map(|until| NextCall { until, state });
     }
 }
 
@@ -402,13 +403,13 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The next call does not begin before this.
 #[derive(Clone, Copy, Debug)]
-struct Rest {
+struct NextCall {
     until: Instant,
     state: SourceState,
 }
 
 /// How a wait ended.
-enum Ended<T> {
+enum Waited<T> {
     Done(T),
     /// The source was closed by hand.
     Closed,

@@ -12,17 +12,17 @@ use crate::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-/// Shared by a source and those who look at it.
+/// StatusCell by a source and those who look at it.
 #[derive(Clone)]
-pub(crate) struct Status(Arc<Shared>);
+pub(crate) struct Status(Arc<StatusCell>);
 
-struct Shared {
+struct StatusCell {
     /// Counts how often the source was closed by hand. Changes under the lock.
     closes: AtomicU64,
-    state: Mutex<State>,
+    state: Mutex<StatusFields>,
 }
 
-struct State {
+struct StatusFields {
     snapshot: SourceSnapshot,
     active: bool,
     /// Of the one call of `next` that may be under way.
@@ -108,9 +108,9 @@ impl Status {
             completed: None,
             failing: false,
         };
-        Self(Arc::new(Shared {
+        Self(Arc::new(StatusCell {
             closes: AtomicU64::new(0),
-            state: Mutex::new(State {
+            state: Mutex::new(StatusFields {
                 snapshot,
                 active: false,
                 waker: None,
@@ -143,7 +143,7 @@ impl Status {
         self.lock().active = false;
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, StatusFields> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

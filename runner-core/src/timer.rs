@@ -1,4 +1,4 @@
-//! One timer for the deadlines of many calls.
+//! One timer for many deadlines: [`ResettableTimer`].
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -8,22 +8,23 @@ use std::{
 
 use crate::{BoxFuture, Runtime};
 
-/// Fires at a deadline that is moved on again and again before it comes.
+/// Fires at a deadline that usually moves before it comes.
 ///
-/// Setting a timer wakes the thread that watches timers on most runtimes, which costs more than a poll
-/// that is answered at once. So one that is set stays: if it fires before the deadline, it is set again.
+/// On most runtimes, setting a timer wakes the thread that watches timers, which costs more than a poll
+/// that is answered at once. So a timer that is set stays set: if it fires before the current deadline,
+/// it is set again.
 #[derive(Default)]
-pub(super) struct Alarm(Mutex<Option<(Instant, BoxFuture<'static>)>>);
+pub(crate) struct ResettableTimer(Mutex<Option<(Instant, BoxFuture<'static>)>>);
 
-impl Alarm {
-    /// Ready at the deadline.
-    pub(super) fn poll(
+impl ResettableTimer {
+    /// Ready at `deadline`. Each call may name another one; the last call counts.
+    pub(crate) fn poll(
         &mut self,
         deadline: Instant,
         runtime: &Arc<dyn Runtime>,
         cx: &mut Context<'_>,
     ) -> Poll<()> {
-        // For `Sync` alone: there is nobody else.
+        // The mutex only makes this `Sync`; nobody else can hold it.
         let set = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
         loop {
             let sleep = match set {
@@ -50,18 +51,18 @@ mod tests {
     use crate::testing::SimRuntime;
 
     #[test]
-    fn it_fires_at_the_deadline_it_is_asked_for_last() {
+    fn it_fires_at_the_deadline_of_the_last_poll() {
         let sim = SimRuntime::new(1);
         let runtime: Arc<dyn Runtime> = Arc::new(sim.clone());
         let second = Duration::from_secs(1);
         sim.block_on(async {
             let began = runtime.now();
-            let mut alarm = Alarm::default();
+            let mut timer = ResettableTimer::default();
             for (asked, deadline) in [(5, 9), (9, 9), (12, 10)] {
-                // Asked once for the first deadline, as by a call that is answered before it.
+                // Polled once with the first deadline, as by a call that is answered before it.
                 poll_fn(|cx| {
                     assert!(
-                        alarm
+                        timer
                             .poll(runtime.now() + asked * second, &runtime, cx)
                             .is_pending()
                     );
@@ -69,7 +70,7 @@ mod tests {
                 })
                 .await;
                 let deadline = runtime.now() + deadline * second;
-                poll_fn(|cx| alarm.poll(deadline, &runtime, cx)).await;
+                poll_fn(|cx| timer.poll(deadline, &runtime, cx)).await;
                 assert_eq!(runtime.now(), deadline);
             }
             assert_eq!(runtime.now() - began, 28 * second);
