@@ -112,6 +112,107 @@ fn a_jump_downwards_is_followed() {
     assert_eq!(api.offsets(), [None, Some(900_001), Some(22)]);
 }
 
+/// What a runner hands to its handler within ten seconds, against a server that gives these answers
+/// whatever the offset; and how many polls there are.
+fn handled_of(answers: impl IntoIterator<Item = Vec<i64>>) -> (Vec<i64>, usize) {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script(answers.into_iter().map(Reply::Ids));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let handle = runner(&sim, &api, move |update: Delivery<Raw>| {
+        let sender = sender.clone();
+        async move { sender.send(update.id).unwrap() }
+    })
+    .sink(SinkOptions::sequential())
+    .start();
+    sim.advance(10 * SECOND);
+    assert!(handle.is_running());
+    (receiver.try_iter().collect(), api.polls().len())
+}
+
+#[test]
+fn a_server_that_repeats_an_update_is_polled_with_backoff_and_the_update_handled_once() {
+    let (handled, polls) = handled_of((0..10_000).map(|_| vec![7]));
+    assert_eq!(handled, [7]);
+    assert!(polls < 20, "{polls}");
+}
+
+#[test]
+fn a_server_that_repeats_updates_in_turn_has_each_handled_once() {
+    for (first, second) in [(7, 8), (8, 7)] {
+        let (handled, polls) = handled_of((0..5_000).flat_map(|_| [vec![first], vec![second]]));
+        assert_eq!(handled, [first, second]);
+        assert!(polls < 20, "{polls}");
+    }
+}
+
+#[test]
+fn of_an_answer_that_comes_twice_only_new_updates_are_handled() {
+    let (handled, _) = handled_of([
+        vec![1, 2],
+        vec![1, 2],
+        vec![2, 3, 4],
+        vec![3, 4, 5, 5],
+        vec![],
+    ]);
+    assert_eq!(handled, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_repeated_answer_counts_as_a_failed_call_and_says_why() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script((0..10_000).map(|_| Reply::Ids(vec![7, 8])));
+    let handle = start(&sim, &api);
+    sim.advance(MINUTE + 31 * SECOND);
+    let (health, stats) = (handle.health(), handle.stats());
+    assert_eq!(stats.counters.supplied, 2);
+    assert_eq!(stats.failed_calls + 1, stats.calls);
+    assert!(!health.is_connected());
+
+    let mut fetcher = fetcher(&sim, &api);
+    sim.block_on(fetcher.supply(n(100))).unwrap();
+    let error = sim.block_on(fetcher.supply(n(100))).unwrap_err();
+    let SupplyError::Transient(source) = error else {
+        panic!("{error:?}");
+    };
+    let text = source.to_string();
+    assert!(text.contains("ignores the offset"), "{text}");
+}
+
+#[test]
+fn a_repeated_answer_confirms_nothing() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script((0..10_000).map(|_| Reply::Ids(vec![7, 8])));
+    let handle = start(&sim, &api);
+    sim.advance(10 * SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    let unconfirmed = Confirmation::Unconfirmed { position: 9 };
+    assert_eq!(report.confirmation, unconfirmed);
+}
+
+#[test]
+fn updates_that_an_earlier_run_left_behind_are_no_repetitions() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push([1, 2, 3, 4]);
+    let mut fetcher = fetcher(&sim, &api);
+    assert_eq!(supply(&sim, &mut fetcher), [1, 2, 3, 4]);
+    for settled in [1, 0, 2] {
+        sim.block_on(fetcher.close(settled)).unwrap();
+        let left: Vec<i64> = api.queue();
+        assert_eq!(supply(&sim, &mut fetcher), left);
+    }
+    assert_eq!(api.queue(), [4]);
+}
+
+#[test]
+fn a_jump_downwards_and_up_again_is_followed() {
+    let (handled, _) = handled_of([vec![900, 901], vec![20, 21], vec![899], vec![902], vec![22]]);
+    assert_eq!(handled, [900, 901, 20, 21, 899, 902, 22]);
+}
+
 #[test]
 fn a_dropped_call_loses_nothing_and_moves_nothing() {
     for_each_seed(50, |sim| {
