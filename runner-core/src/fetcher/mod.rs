@@ -3,6 +3,8 @@
 mod early;
 mod options;
 mod position;
+mod recent;
+mod repeated;
 
 use std::{
     fmt,
@@ -11,14 +13,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use self::options::FetchOptions;
 use self::{
     early::Early,
     position::{CloseStep, Position},
 };
+pub use self::{options::FetchOptions, repeated::RepeatedUpdates};
 use crate::{
     Closing, Confirmation, Conflict, GetUpdates, Runtime, RuntimeExt, SupplyError, UpdateSupplier,
-    UpdatesRequest, trace::info,
+    UpdatesRequest,
+    panics::discard,
+    trace::{debug, info},
 };
 
 /// Supplies the updates of a bot, by `getUpdates`.
@@ -39,9 +43,14 @@ use crate::{
 ///   is still possible, and a later run fetches from there. Of what was fetched, only the last batch
 ///   can come again, and only until the next request: that request makes the server forget it.
 ///
-/// It keeps no list of ids that it has seen. A server gives an update twice only to a client that
-/// did not get it, or did not live to ask for the next ones; the first is no repetition to the
-/// handler, and the second cannot be told from memory.
+/// # Repeated updates
+///
+/// A server that keeps to the protocol never gives an update again once a later offset was sent. One
+/// that ignores the offset, or a cache in front of it, does. So the fetcher remembers the ids of the
+/// last 300 updates: an update among them is not supplied again, and an answer that has only such
+/// updates is a failed call, with [`RepeatedUpdates`] as the source of the error. Updates that a run
+/// has left unsettled are not remembered, because they are wanted again. What an earlier process was
+/// given is not known.
 pub struct UpdateFetcher<G> {
     runtime: Arc<dyn Runtime>,
     api: G,
@@ -119,16 +128,30 @@ impl<G: GetUpdates> UpdateFetcher<G> {
         answer
     }
 
-    fn got(&mut self, updates: &[G::Raw], took: Duration) {
+    /// Takes over an answer. Returns the updates that were not supplied before.
+    fn got(&mut self, updates: Vec<G::Raw>, took: Duration) -> Result<Vec<G::Raw>, SupplyError> {
         // Code of the user; if it panics nothing has changed yet.
-        let ids = updates.iter().map(G::update_id).collect();
-        self.position.answered(ids);
-        if !updates.is_empty() {
-            self.early.reset();
-            return;
+        let ids: Vec<i64> = updates.iter().map(G::update_id).collect();
+        let repeated = self.position.answered(&ids);
+        if ids.is_empty() {
+            let pause = self.early.note(took, self.request.timeout);
+            self.pause_until = pause.and_then(|pause| self.runtime.now().checked_add(pause));
+            return Ok(updates);
         }
-        let pause = self.early.note(took, self.request.timeout);
-        self.pause_until = pause.and_then(|pause| self.runtime.now().checked_add(pause));
+        self.early.reset();
+        if repeated.is_empty() {
+            return Ok(updates);
+        }
+        let error = RepeatedUpdates::new(ids[repeated[0]], repeated.len());
+        let indexed = updates.into_iter().enumerate();
+        let (old, new): (Vec<_>, Vec<_>) =
+            indexed.partition(|(index, _)| repeated.binary_search(index).is_ok());
+        discard(old);
+        if new.is_empty() {
+            return Err(SupplyError::transient(error));
+        }
+        debug!(error = %error, "updates that came again are left out");
+        Ok(new.into_iter().map(|(_, update)| update).collect())
     }
 
     /// Sends the offset once more and throws the answer away.
@@ -145,7 +168,13 @@ impl<G: GetUpdates> UpdateFetcher<G> {
         let call = self.api.get_updates(&self.request);
         let answer = self.runtime.timeout(CONFIRM_TIMEOUT, call).await;
         match answer.map(|answer| answer.map_err(Into::<SupplyError>::into)) {
-            Some(Ok(_)) => Confirmation::Confirmed { position },
+            Some(Ok(updates)) => {
+                let mut ids = updates.iter().map(G::update_id);
+                if ids.any(|id| self.position.is_repeated(id)) {
+                    return Confirmation::Unconfirmed { position };
+                }
+                Confirmation::Confirmed { position }
+            }
             Some(Err(error)) if is_processed(&error) => Confirmation::Confirmed { position },
             // The server holds back what is asked twice, after it has looked at the offset.
             None if slowed_down => Confirmation::Assumed { position },
@@ -179,23 +208,25 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
         let answer = self.api.get_updates(&self.request).await;
         let took = flight.land();
         // Nothing is awaited from here on, so the offset and the updates go together.
-        let answer = self.understood(answer);
-        match &answer {
-            Ok(updates) => self.got(updates, took),
-            Err(error) if is_processed(error) => self.position.processed(),
-            Err(SupplyError::Conflict {
+        let error = match self.understood(answer) {
+            Ok(updates) => return self.got(updates, took),
+            Err(error) => error,
+        };
+        match &error {
+            error if is_processed(error) => self.position.processed(),
+            SupplyError::Conflict {
                 kind: Conflict::Webhook,
                 ..
-            }) if self.options.delete_webhook && !self.webhook_deleted => {
+            } if self.options.delete_webhook && !self.webhook_deleted => {
                 info!("a webhook has turned up, deleting it");
                 self.webhook_deleted = true;
                 self.delete_webhook = Some(false);
                 // No failure, so no backoff: the next call deletes it first.
                 return Ok(Vec::new());
             }
-            Err(_) => {}
+            _ => {}
         }
-        answer
+        Err(error)
     }
 
     fn call_timeout(&self) -> Option<Duration> {

@@ -2,10 +2,11 @@
 //!
 //! A server forgets every update below an offset as soon as it processes a request that carries it,
 //! whatever becomes of the answer. So of all that was supplied, only the last batch can ever come
-//! again, and only until the next request: nothing else is remembered here.
+//! again, and only until the next request.
 
 use std::time::Duration;
 
+use super::recent::RecentIds;
 use crate::Confirmation;
 
 /// Where the next request begins.
@@ -18,8 +19,9 @@ pub(super) struct Position {
     moved: bool,
     /// How many updates were supplied in this run.
     supplied: usize,
-    /// The ids of the last batch, until a request after it was answered.
-    last: Vec<i64>,
+    /// The size of the last batch, until a request after it was answered.
+    last: usize,
+    recent: RecentIds,
 }
 
 /// How far an offset got.
@@ -64,7 +66,8 @@ impl Position {
             reach: Reach::Confirmed,
             moved: false,
             supplied: 0,
-            last: Vec::new(),
+            last: 0,
+            recent: RecentIds::new(),
         }
     }
 
@@ -91,20 +94,44 @@ impl Position {
     /// The server has processed a request that carried the offset.
     pub(super) fn processed(&mut self) {
         self.reach = Reach::Confirmed;
-        self.last.clear();
+        self.last = 0;
     }
 
-    /// The server has answered with these updates, which are about to be supplied.
-    pub(super) fn answered(&mut self, ids: Vec<i64>) {
-        self.processed();
-        // The last id of this answer, be it higher or lower than before: after a week without
-        // updates the server may go on anywhere.
-        let Some(last) = ids.last() else { return };
-        self.offset = Some(last.saturating_add(1));
-        self.reach = Reach::Unsent;
-        self.moved = true;
-        self.supplied = self.supplied.saturating_add(ids.len());
-        self.last = ids;
+    /// The server has answered with these updates. Returns the indices of those that were supplied
+    /// before; the others are about to be supplied.
+    pub(super) fn answered(&mut self, ids: &[i64]) -> Vec<usize> {
+        let mut repeated = Vec::new();
+        let mut last = None;
+        for (index, &id) in ids.iter().enumerate() {
+            if self.recent.add(id) {
+                last = Some(id);
+            } else {
+                repeated.push(index);
+            }
+        }
+        match (last, ids.last()) {
+            // The last new id of this answer, whether higher or lower than before: after a week
+            // without updates the server may go on anywhere.
+            (Some(last), _) => {
+                self.processed();
+                self.offset = Some(last.saturating_add(1));
+                self.reach = Reach::Unsent;
+                self.moved = true;
+                self.last = ids.len() - repeated.len();
+                self.supplied = self.supplied.saturating_add(self.last);
+                self.recent.trim(self.last);
+            }
+            (None, None) => self.processed(),
+            // Nothing new, so the server has not looked at the offset. Unless it gave what was asked
+            // for, with ids drawn anew that happen to be those of recent updates: then it goes on.
+            (None, Some(last)) => self.offset = self.offset.max(Some(last.saturating_add(1))),
+        }
+        repeated
+    }
+
+    /// Whether the update was supplied lately and is not wanted again.
+    pub(super) fn is_repeated(&self, id: i64) -> bool {
+        self.recent.contains(id)
     }
 
     /// Ends a run of which so many updates are settled without a gap. The next one counts anew.
@@ -113,7 +140,7 @@ impl Position {
     pub(super) fn close(&mut self, settled_prefix: usize) -> ClosePlan {
         let supplied = std::mem::take(&mut self.supplied);
         let last = std::mem::take(&mut self.last);
-        let before_last = supplied.saturating_sub(last.len());
+        let before_last = supplied.saturating_sub(last);
         let Some(offset) = self.offset else {
             return ClosePlan {
                 step: CloseStep::Done(Confirmation::NotNeeded),
@@ -121,7 +148,10 @@ impl Position {
             };
         };
         let settled = settled_prefix.saturating_sub(before_last);
-        let Some(&unsettled) = last.get(settled) else {
+        let left_of_last = last.saturating_sub(settled);
+        let unsettled = self.recent.from_end(left_of_last);
+        self.recent.forget(supplied.saturating_sub(settled_prefix));
+        let Some(unsettled) = unsettled else {
             // All that can still be confirmed or come again is settled.
             let position = offset;
             let step = match self.reach {
@@ -184,7 +214,7 @@ mod tests {
         let mut position = Position::new();
         for batch in batches {
             position.begin();
-            position.answered(batch.to_vec());
+            position.answered(batch);
         }
         position
     }
@@ -201,12 +231,12 @@ mod tests {
         let mut position = answered(&[&[7, 8, 9]]);
         assert_eq!(position.offset(), Some(10));
         position.begin();
-        position.answered(Vec::new());
+        position.answered(&[]);
         assert_eq!(position.offset(), Some(10));
         position.begin();
-        position.answered(vec![3]);
+        position.answered(&[3]);
         assert_eq!(position.offset(), Some(4));
-        position.answered(vec![i64::MAX]);
+        position.answered(&[i64::MAX]);
         assert_eq!(position.offset(), Some(i64::MAX));
     }
 
@@ -216,7 +246,7 @@ mod tests {
         position.begin();
         assert_eq!(position.close(0), done(Confirmation::NotNeeded));
         position.begin();
-        position.answered(Vec::new());
+        position.answered(&[]);
         assert_eq!(position.close(0), done(Confirmation::NotNeeded));
     }
 
@@ -241,7 +271,7 @@ mod tests {
     fn an_answer_confirms_and_a_long_poll_is_assumed_to() {
         let mut position = answered(&[&[1, 2]]);
         position.begin();
-        position.answered(Vec::new());
+        position.answered(&[]);
         let confirmed = Confirmation::Confirmed { position: 3 };
         assert_eq!(position.close(2), done(confirmed));
 
@@ -314,7 +344,7 @@ mod tests {
 
         let mut position = answered(&[&[1, 2, 3]]);
         position.begin();
-        position.answered(Vec::new());
+        position.answered(&[]);
         let confirmed = Confirmation::Confirmed { position: 4 };
         assert_eq!(position.close(1), done(confirmed));
         assert_eq!(position.offset(), Some(4));
@@ -337,7 +367,7 @@ mod tests {
         position.close(2);
         position.confirmed();
         position.begin();
-        position.answered(vec![3, 4]);
+        position.answered(&[3, 4]);
         let plan = position.close(1);
         let step = CloseStep::Confirm {
             position: 4,
