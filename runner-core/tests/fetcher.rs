@@ -10,8 +10,8 @@ use api::{Api, Delete, Raw, Reply};
 use common::{MS, SECOND, n, runtime};
 use runner_core::{
     Confirmation, Conflict, Delivery, ErrorPolicy, Failure, Fate, FetchOptions, RunError, RunState,
-    Runner, RunnerHandle, RuntimeExt, SinkOptions, SourceError, SupplyError, UpdateConsumer,
-    UpdateFetcher, UpdateSupplier, Verdict,
+    Runner, RunnerHandle, RuntimeExt, SinkOptions, SourceError, SourceOptions, SupplyError,
+    UpdateConsumer, UpdateFetcher, UpdateSupplier, Verdict,
     testing::{SimRuntime, for_each_seed},
 };
 
@@ -272,6 +272,80 @@ fn a_connection_that_is_half_open_costs_one_deadline() {
     // After the deadline of 45 s and a backoff between half a second and one.
     sim.advance(SECOND / 2 + MS);
     assert_eq!(handle.stats().counters.finished, 2);
+}
+
+/// How many updates each poll has asked for.
+fn limits(api: &Api) -> Vec<u8> {
+    api.polls().iter().map(|poll| poll.limit).collect()
+}
+
+#[test]
+fn an_answer_that_takes_too_long_is_followed_by_polls_for_fewer() {
+    for (timeout, per_update) in [(10, 280), (30, 500), (0, 1_000), (10, 10_000)] {
+        let sim = SimRuntime::new(1);
+        let api = Api::new(&sim);
+        let options = FetchOptions::default().timeout(timeout * SECOND);
+        let fetcher = fetcher(&sim, &api).options(options);
+        let handle = Runner::new(runtime(&sim), fetcher, taking(&sim, MS)).start();
+        api.push([0]);
+        sim.advance(20 * SECOND);
+        api.slow_down(MS * per_update);
+        api.push(1..=100);
+        // All that can come in this time, and some of it again.
+        sim.advance(5 * MINUTE.max(2 * 100 * MS * per_update));
+        let report = sim.block_on(handle.stop()).unwrap();
+        assert_eq!(
+            report.counters.finished,
+            101,
+            "{timeout}: {:?}",
+            limits(&api)
+        );
+    }
+}
+
+#[test]
+fn more_updates_are_asked_for_once_answers_are_quick_again() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    let handle = start(&sim, &api);
+    api.push([0]);
+    sim.advance(SECOND);
+    // Nothing can be said of a connection that is dead.
+    api.script((0..6).map(|_| Reply::Hang));
+    api.push([1]);
+    sim.advance(10 * MINUTE);
+    api.push(2..2_000);
+    sim.advance(SECOND);
+    assert_eq!(handle.stats().counters.finished, 2_000);
+    let limits = limits(&api);
+    let lowest = limits.iter().position(|limit| *limit < 10).unwrap();
+    assert!(limits[lowest..].len() < 40, "{limits:?}");
+    assert_eq!(limits.last(), Some(&100));
+}
+
+/// How long it takes to fetch a backlog of a thousand updates, as few calls as possible.
+fn fetching_a_backlog(options: FetchOptions, api: &Api, sim: &SimRuntime) -> Duration {
+    api.push(0..1_000);
+    let fetcher = fetcher(sim, api).options(options);
+    let sleeper = taking(sim, Duration::ZERO);
+    let began = sim.elapsed();
+    let handle = Runner::new(runtime(sim), fetcher, sleeper)
+        .source(SourceOptions::default().speed_traffic_balance(1.0))
+        .start();
+    while handle.stats().counters.finished < 1_000 {
+        sim.advance(MS);
+    }
+    sim.elapsed() - began
+}
+
+#[test]
+fn an_answer_with_all_that_was_asked_for_is_not_followed_by_a_pause() {
+    for limit in [1, 10, 99, 100] {
+        let sim = SimRuntime::new(1);
+        let api = Api::new(&sim);
+        let took = fetching_a_backlog(FetchOptions::default().limit(limit), &api, &sim);
+        assert!(took <= 20 * MS, "{limit}: {took:?}");
+    }
 }
 
 #[test]

@@ -38,6 +38,8 @@ struct Server {
     deletes: Vec<Delete>,
     /// How the next calls of `deleteWebhook` fail.
     delete_errors: VecDeque<SupplyError>,
+    /// How long each update of an answer takes on its way.
+    per_update: Duration,
     waker: Option<Waker>,
 }
 
@@ -115,6 +117,11 @@ impl Api {
 
     pub(crate) fn script(&self, replies: impl IntoIterator<Item = Reply>) {
         self.lock().script.extend(replies);
+    }
+
+    /// From now on, each update of an answer takes this long on its way.
+    pub(crate) fn slow_down(&self, per_update: Duration) {
+        self.lock().per_update = per_update;
     }
 
     pub(crate) fn fail_delete(&self, error: SupplyError) {
@@ -224,6 +231,11 @@ impl GetUpdates for Api {
         let arrived = self.arrived(request.limit.into());
         let updates = self.sim.timeout(request.timeout, arrived).await;
         let updates = updates.unwrap_or_default();
+        let per_update = self.lock().per_update;
+        if !per_update.is_zero() {
+            let count = u32::try_from(updates.len()).expect("at most 100");
+            self.sim.sleep(per_update * count).await;
+        }
         let ids = updates.iter().map(|raw| raw.id).collect();
         self.lock().polls[index].answered = Some(ids);
         Ok(updates)
