@@ -59,6 +59,22 @@ pub trait GetUpdates: Send + 'static {
         drop_pending_updates: bool,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// The most updates that this client takes in one answer, 1 to 100. Default: 100.
+    ///
+    /// No request asks for more, and an answer with as many counts as full.
+    fn max_updates(&self) -> u8 {
+        100
+    }
+
+    /// Whether the answer was too large for a limit of the client, in bytes or in time, so that one
+    /// with fewer updates might have been read. Default: no.
+    ///
+    /// The next requests then ask for half as many.
+    fn is_too_large(error: &Self::Error) -> bool {
+        let _ = error;
+        false
+    }
+
     /// The update's `update_id`.
     fn update_id(raw: &Self::Raw) -> i64;
 

@@ -6,7 +6,7 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use api::{Api, Delete, Raw, Reply};
+use api::{Api, Delete, Raw, Reply, TOO_LARGE};
 use common::{MS, SECOND, n, runtime};
 use runner_core::{
     Confirmation, Conflict, Delivery, ErrorPolicy, Failure, Fate, FetchOptions, RunError, RunState,
@@ -304,6 +304,39 @@ fn an_answer_that_takes_too_long_is_followed_by_polls_for_fewer() {
 }
 
 #[test]
+fn an_answer_that_is_too_large_is_followed_by_polls_for_fewer() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    let too_large = || Reply::Fail(Duration::ZERO, SupplyError::transient(TOO_LARGE));
+    api.script([too_large(), too_large()]);
+    api.push(0..1_000);
+    start(&sim, &api);
+    sim.advance(10 * SECOND);
+    // Until as many have come as were refused.
+    let expected = [100, 50, 25, 25, 25, 25, 100, 100];
+    assert_eq!(limits(&api)[..8], expected);
+    assert_eq!(api.queue(), []);
+}
+
+#[test]
+fn other_failures_leave_the_number_of_updates_as_it_is() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script([
+        Reply::Fail(MINUTE / 3, transient()),
+        Reply::Fail(SECOND, SupplyError::retry_after(MS, "too many requests")),
+        Reply::Fail(SECOND, poller()),
+    ]);
+    start(&sim, &api);
+    sim.advance(MINUTE);
+    let limits = limits(&api);
+    assert!(
+        limits.len() > 3 && limits.iter().all(|limit| *limit == 100),
+        "{limits:?}"
+    );
+}
+
+#[test]
 fn more_updates_are_asked_for_once_answers_are_quick_again() {
     let sim = SimRuntime::new(1);
     let api = Api::new(&sim);
@@ -346,6 +379,22 @@ fn an_answer_with_all_that_was_asked_for_is_not_followed_by_a_pause() {
         let took = fetching_a_backlog(FetchOptions::default().limit(limit), &api, &sim);
         assert!(took <= 20 * MS, "{limit}: {took:?}");
     }
+
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.max_updates(7);
+    let took = fetching_a_backlog(FetchOptions::default(), &api, &sim);
+    assert!(took <= 20 * MS, "{took:?}");
+    assert!(limits(&api).iter().all(|limit| *limit == 7));
+
+    // A backoff, and then fewer at a time.
+    let api = Api::new(&sim);
+    api.script([Reply::Fail(
+        Duration::ZERO,
+        SupplyError::transient(TOO_LARGE),
+    )]);
+    let took = fetching_a_backlog(FetchOptions::default(), &api, &sim);
+    assert!(took <= SECOND + 20 * MS, "{took:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Polls the Bot API: [`UpdateFetcher`].
 
+mod batch_limit;
 mod early;
 mod options;
 mod position;
@@ -14,6 +15,7 @@ use std::{
 };
 
 use self::{
+    batch_limit::BatchLimit,
     early::Early,
     position::{CloseStep, Position},
 };
@@ -35,6 +37,9 @@ use crate::{
 /// - The next request asks for what follows the last update of the last answer, wherever the server
 ///   goes on: ids may jump downwards.
 /// - The offset moves when a batch is returned, never before: a call may be dropped at any point.
+/// - After an answer that was too large for the client, or that did not come within the
+///   [call timeout](UpdateSupplier::call_timeout), the next requests ask for half as many updates, down
+///   to one. Otherwise the same request would get the same answer again.
 /// - Three empty answers in a row that come much too early are followed by a pause of a second.
 /// - At the end of a run the server is told what was handled, with one short request, unless it is
 ///   known to know already: an answer to a request that carried the offset says so, and a request
@@ -57,6 +62,7 @@ pub struct UpdateFetcher<G> {
     options: FetchOptions,
     request: UpdatesRequest,
     position: Position,
+    batch_limit: BatchLimit,
     early: Early,
     /// The pause after answers that came too early.
     pause_until: Option<Instant>,
@@ -84,6 +90,7 @@ impl<G: GetUpdates> UpdateFetcher<G> {
                 allowed_updates: None,
             },
             position: Position::new(),
+            batch_limit: BatchLimit::default(),
             early: Early::default(),
             pause_until: None,
             polled: None,
@@ -104,6 +111,12 @@ impl<G: GetUpdates> UpdateFetcher<G> {
             .then_some(options.drop_pending_updates);
         self.options = options;
         self
+    }
+
+    /// How many updates the next request asks for at most.
+    fn most(&self) -> u8 {
+        let most = self.options.limit.min(self.api.max_updates().max(1));
+        self.batch_limit.limit(most)
     }
 
     /// Waits, and calls `deleteWebhook`, where that has to come first.
@@ -133,6 +146,9 @@ impl<G: GetUpdates> UpdateFetcher<G> {
         // Code of the user; if it panics nothing has changed yet.
         let ids: Vec<i64> = updates.iter().map(G::update_id).collect();
         let repeated = self.position.answered(&ids);
+        let span = self.options.timeout.saturating_add(self.options.margin);
+        let quick = took.saturating_mul(4) <= span;
+        self.batch_limit.answered(ids.len(), quick);
         if ids.is_empty() {
             let pause = self.early.note(took, self.request.timeout);
             self.pause_until = pause.and_then(|pause| self.runtime.now().checked_add(pause));
@@ -192,9 +208,8 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
         let deadline = limits.and_then(|span| self.runtime.now().checked_add(span));
         self.prepare().await?;
         self.request.offset = self.position.offset();
-        self.request.limit = u8::try_from(limit.get())
-            .unwrap_or(u8::MAX)
-            .min(self.options.limit);
+        let limit = u8::try_from(limit.get()).unwrap_or(u8::MAX);
+        self.request.limit = self.most().min(limit);
         self.request.timeout = self.options.timeout;
         let began = self.runtime.now();
         self.polled = Some(began);
@@ -203,11 +218,16 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
             deadline,
             runtime: &*self.runtime,
             position: &mut self.position,
+            batch_limit: &mut self.batch_limit,
+            asked_for: self.request.limit,
         };
         flight.position.begin();
         let answer = self.api.get_updates(&self.request).await;
         let took = flight.land();
         // Nothing is awaited from here on, so the offset and the updates go together.
+        if answer.as_ref().is_err_and(G::is_too_large) {
+            self.batch_limit.too_large(self.request.limit);
+        }
         let error = match self.understood(answer) {
             Ok(updates) => return self.got(updates, took),
             Err(error) => error,
@@ -244,6 +264,10 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
             span = span.saturating_add(until.saturating_duration_since(self.runtime.now()));
         }
         Some(span)
+    }
+
+    fn max_batch(&self) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(self.most().into())
     }
 
     /// Never fails; see [`Confirmation`].
@@ -305,6 +329,8 @@ fn is_processed(error: &SupplyError) -> bool {
 /// A request under way. Dropped with it, it notes how far that got.
 struct Flight<'a> {
     position: &'a mut Position,
+    batch_limit: &'a mut BatchLimit,
+    asked_for: u8,
     runtime: &'a dyn Runtime,
     began: Instant,
     /// When the source gives the call up.
@@ -334,5 +360,8 @@ impl Drop for Flight<'_> {
             .is_some_and(|deadline| now + Position::ASSUMED_AFTER >= deadline);
         let pending = self.pending(now);
         self.position.dropped(pending, overdue);
+        if overdue {
+            self.batch_limit.too_slow(self.asked_for);
+        }
     }
 }

@@ -27,7 +27,8 @@ pub struct FetchOptions {
 impl FetchOptions {
     /// The most updates of one call, 1 to 100; other values count as the nearer end. Default: 100.
     ///
-    /// Fewer are asked for when the sink has less room.
+    /// Fewer are asked for when the sink has less room, and after an answer that was too large or too
+    /// slow.
     pub fn limit(mut self, limit: u8) -> Self {
         self.limit = limit.clamp(1, 100);
         self
@@ -43,11 +44,12 @@ impl FetchOptions {
         self
     }
 
-    /// How much longer than [`timeout`](Self::timeout) an answer may take before the call counts as
-    /// dead. Default: 15 s, for a slow network and for answers that the server delays by 3 s.
+    /// How much longer than [`timeout`](Self::timeout) an answer may take, its body included, before
+    /// the call counts as dead. Default: 15 s, for a slow network and for answers that the server
+    /// delays by 3 s.
     ///
-    /// Until the server has answered for the first time there are another 30 s: it may have to log
-    /// the bot in.
+    /// After a call that took too long, the next ones ask for half as many updates. Until the server
+    /// has answered for the first time it has another 30 s: it may have to log the bot in.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
         self

@@ -149,7 +149,7 @@ impl Position {
         };
         let settled = settled_prefix.saturating_sub(before_last);
         let left_of_last = last.saturating_sub(settled);
-        let unsettled = self.recent.from_end(left_of_last);
+        let unsettled = self.recent.nth_last(left_of_last);
         self.recent.forget(supplied.saturating_sub(settled_prefix));
         let Some(unsettled) = unsettled else {
             // All that can still be confirmed or come again is settled.

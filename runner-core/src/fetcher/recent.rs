@@ -41,7 +41,7 @@ impl RecentIds {
     }
 
     /// The id that was added as the `count`th from the end.
-    pub(super) fn from_end(&self, count: usize) -> Option<i64> {
+    pub(super) fn nth_last(&self, count: usize) -> Option<i64> {
         let index = self.ids.len().checked_sub(count)?;
         self.ids.get(index).copied()
     }
@@ -87,9 +87,9 @@ mod tests {
             recent.add(id);
         }
         recent.trim(1_000);
-        assert_eq!(recent.from_end(1_000), Some(0));
-        assert_eq!(recent.from_end(1), Some(999));
-        assert_eq!(recent.from_end(0), None);
+        assert_eq!(recent.nth_last(1_000), Some(0));
+        assert_eq!(recent.nth_last(1), Some(999));
+        assert_eq!(recent.nth_last(0), None);
         assert!(!recent.contains(-1));
     }
 

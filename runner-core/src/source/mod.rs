@@ -92,6 +92,10 @@ pub struct Source<S> {
     timer: ResettableTimer,
     /// When the last call was answered with updates, or when this was made.
     answered_at: Instant,
+    /// How many updates the last call asked for.
+    asked_for: NonZeroUsize,
+    /// Whether it returned as many.
+    full: bool,
 }
 
 impl<S: UpdateSupplier> Source<S> {
@@ -108,6 +112,8 @@ impl<S: UpdateSupplier> Source<S> {
             rest: None,
             timer: ResettableTimer::default(),
             log: StateLog::default(),
+            asked_for: NonZeroUsize::MIN,
+            full: false,
         }
     }
 
@@ -155,7 +161,7 @@ impl<S: UpdateSupplier> Source<S> {
                 Waited::Closed => return None,
                 Waited::Done(Ok(Ok(batch))) => {
                     opened.answered(now);
-                    self.answered(batch.len(), limit, asked, now);
+                    self.answered(batch.len(), asked, now);
                     if batch.is_empty() {
                         // A supplier that has nothing and never waits must not take the thread.
                         yield_now().await;
@@ -242,6 +248,11 @@ impl<S: UpdateSupplier> Source<S> {
         self.pace = Pace::new(options.balance, options.max_delay);
     }
 
+    /// Whether the last answer had all the updates that it was asked for, so that more may be waiting.
+    pub(crate) fn was_full(&self) -> bool {
+        self.full
+    }
+
     /// When the last call was answered.
     pub(crate) fn answered_at(&self) -> Instant {
         self.answered_at
@@ -283,10 +294,14 @@ impl<S: UpdateSupplier> Source<S> {
         limit: NonZeroUsize,
         now: Instant,
     ) -> Waited<Result<Result<Vec<S::Update>, SupplyError>, Arc<str>>> {
-        let call_timeout = match guarded(|| self.supplier.call_timeout()) {
-            Ok(call_timeout) => call_timeout,
+        let supplier = &self.supplier;
+        let (call_timeout, most) = match guarded(|| (supplier.call_timeout(), supplier.max_batch()))
+        {
+            Ok(bounds) => bounds,
             Err(panic) => return Waited::Done(Err(panic)),
         };
+        let limit = most.map_or(limit, |most| limit.min(most));
+        self.asked_for = limit;
         let runtime = &self.runtime;
         // A deadline beyond what the clock can express is none.
         let limits = call_timeout.and_then(|span| Some((span, now.checked_add(span)?)));
@@ -323,12 +338,13 @@ impl<S: UpdateSupplier> Source<S> {
         .await
     }
 
-    fn answered(&mut self, count: usize, limit: NonZeroUsize, asked: Instant, now: Instant) {
+    fn answered(&mut self, count: usize, asked: Instant, now: Instant) {
         self.answered_at = now;
         self.retry.succeeded();
         self.log.answered(now);
         let took = now.saturating_duration_since(asked);
-        let pause = self.pace.record(count, took, count >= limit.get());
+        self.full = count >= self.asked_for.get();
+        let pause = self.pace.record(count, took, self.full);
         if !pause.is_zero() {
             self.rest_for(pause, now, SourceState::Polling);
         }

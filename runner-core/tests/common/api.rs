@@ -40,8 +40,13 @@ struct Server {
     delete_errors: VecDeque<SupplyError>,
     /// How long each update of an answer takes on its way.
     per_update: Duration,
+    /// The most updates that the client takes at once, if not 100.
+    max_updates: Option<u8>,
     waker: Option<Waker>,
 }
+
+/// The text of an error that says that the answer was too large.
+pub(crate) const TOO_LARGE: &str = "the answer is too large";
 
 /// What one call does.
 pub(crate) enum Reply {
@@ -122,6 +127,10 @@ impl Api {
     /// From now on, each update of an answer takes this long on its way.
     pub(crate) fn slow_down(&self, per_update: Duration) {
         self.lock().per_update = per_update;
+    }
+
+    pub(crate) fn max_updates(&self, most: u8) {
+        self.lock().max_updates = Some(most);
     }
 
     pub(crate) fn fail_delete(&self, error: SupplyError) {
@@ -256,6 +265,14 @@ impl GetUpdates for Api {
             server.queue.clear();
         }
         Ok(())
+    }
+
+    fn max_updates(&self) -> u8 {
+        self.lock().max_updates.unwrap_or(100)
+    }
+
+    fn is_too_large(error: &SupplyError) -> bool {
+        matches!(error, SupplyError::Transient(source) if source.to_string() == TOO_LARGE)
     }
 
     fn update_id(raw: &Raw) -> i64 {
