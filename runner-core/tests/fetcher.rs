@@ -6,7 +6,7 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use api::{Api, Delete, Raw, Reply, TOO_LARGE};
+use api::{Api, Cut, Delete, Raw, Reply, TOO_LARGE};
 use common::{MS, SECOND, n, runtime};
 use runner_core::{
     Confirmation, Conflict, Delivery, ErrorPolicy, Failure, Fate, FetchOptions, RunError, RunState,
@@ -395,6 +395,59 @@ fn an_answer_with_all_that_was_asked_for_is_not_followed_by_a_pause() {
     )]);
     let took = fetching_a_backlog(FetchOptions::default(), &api, &sim);
     assert!(took <= SECOND + 20 * MS, "{took:?}");
+}
+
+/// How long updates waited that came one every ten minutes or so, from the shortest wait on.
+fn waits(sim: &SimRuntime, cut: Cut) -> Vec<Duration> {
+    let api = Api::new(sim);
+    api.cut(Some(cut));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let clock = sim.clone();
+    let _handle = runner(sim, &api, move |_: Delivery<Raw>| {
+        sender.send(clock.elapsed()).unwrap();
+        async {}
+    })
+    .start();
+    let mut waits = Vec::new();
+    for id in 0..100 {
+        sim.advance(10 * MINUTE + MS * u32::try_from(sim.below(60_000)).unwrap());
+        let sent = sim.elapsed();
+        api.push([id]);
+        sim.advance(2 * MINUTE);
+        waits.push(receiver.recv().unwrap() - sent);
+    }
+    waits.sort();
+    waits
+}
+
+#[test]
+fn polls_that_are_cut_while_they_wait_delay_no_update_by_more_than_a_second() {
+    let idle = [2, 5, 20, 29].map(|span| Cut::Idle(span * SECOND));
+    let age = [7, 39, 50, 100].map(|span| Cut::Age(span * SECOND));
+    for cut in idle.into_iter().chain(age) {
+        for_each_seed(5, |sim| {
+            let waits = waits(&sim, cut);
+            assert!(waits[waits.len() / 2] < MS, "{cut:?}: {waits:?}");
+            assert!(waits[waits.len() - 1] <= SECOND, "{cut:?}: {waits:?}");
+        });
+    }
+}
+
+#[test]
+fn polls_that_are_cut_at_the_same_age_are_made_shorter_and_later_long_again() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.cut(Some(Cut::Idle(20 * SECOND)));
+    let handle = start(&sim, &api);
+    sim.advance(10 * MINUTE);
+    let stats = handle.stats();
+    assert!(stats.failed_calls <= 2, "{stats:?}");
+    assert!(api.last_poll().timeout >= 15 * SECOND);
+    sim.advance(2 * 60 * MINUTE);
+    assert!(handle.stats().failed_calls <= 8);
+    api.cut(None);
+    sim.advance(60 * MINUTE);
+    assert_eq!(api.last_poll().timeout, 30 * SECOND);
 }
 
 #[test]

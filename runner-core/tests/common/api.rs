@@ -40,9 +40,22 @@ struct Server {
     delete_errors: VecDeque<SupplyError>,
     /// How long each update of an answer takes on its way.
     per_update: Duration,
+    /// What is between the client and the server, and closes connections.
+    cut: Option<Cut>,
+    /// When the current connection was opened.
+    connected: Option<Duration>,
     /// The most updates that the client takes at once, if not 100.
     max_updates: Option<u8>,
     waker: Option<Waker>,
+}
+
+/// How long a connection lasts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    /// So long without an answer.
+    Idle(Duration),
+    /// So long after it was opened.
+    Age(Duration),
 }
 
 /// The text of an error that says that the answer was too large.
@@ -127,6 +140,23 @@ impl Api {
     /// From now on, each update of an answer takes this long on its way.
     pub(crate) fn slow_down(&self, per_update: Duration) {
         self.lock().per_update = per_update;
+    }
+
+    pub(crate) fn cut(&self, cut: Option<Cut>) {
+        self.lock().cut = cut;
+    }
+
+    /// How long the current connection will last without an answer.
+    fn lasts(&self) -> Option<Duration> {
+        let mut server = self.lock();
+        let now = self.sim.elapsed();
+        match server.cut? {
+            Cut::Idle(span) => Some(span),
+            Cut::Age(span) => {
+                let opened = *server.connected.get_or_insert(now);
+                Some((opened + span).saturating_sub(now))
+            }
+        }
     }
 
     pub(crate) fn max_updates(&self, most: u8) {
@@ -238,7 +268,13 @@ impl GetUpdates for Api {
             self.sim.sleep(delay).await;
         }
         let arrived = self.arrived(request.limit.into());
-        let updates = self.sim.timeout(request.timeout, arrived).await;
+        let lasts = self.lasts().filter(|lasts| *lasts < request.timeout);
+        let wait = lasts.unwrap_or(request.timeout);
+        let updates = self.sim.timeout(wait, arrived).await;
+        if updates.is_none() && lasts.is_some() {
+            self.lock().connected = None;
+            return Err(SupplyError::transient("504 Gateway Timeout"));
+        }
         let updates = updates.unwrap_or_default();
         let per_update = self.lock().per_update;
         if !per_update.is_zero() {
