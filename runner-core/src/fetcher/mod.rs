@@ -2,6 +2,7 @@
 
 mod batch_limit;
 mod early;
+mod long_poll;
 mod options;
 mod position;
 mod recent;
@@ -17,6 +18,7 @@ use std::{
 use self::{
     batch_limit::BatchLimit,
     early::Early,
+    long_poll::LongPoll,
     position::{CloseStep, Position},
 };
 pub use self::{options::FetchOptions, repeated::RepeatedUpdates};
@@ -40,6 +42,8 @@ use crate::{
 /// - After an answer that was too large for the client, or that did not come within the
 ///   [call timeout](UpdateSupplier::call_timeout), the next requests ask for half as many updates, down
 ///   to one. Otherwise the same request would get the same answer again.
+/// - Where something cuts polls while they wait, twice after about the same time, shorter polls are
+///   asked for. Every half an hour, it tries the configured timeout again.
 /// - Three empty answers in a row that come much too early are followed by a pause of a second.
 /// - At the end of a run the server is told what was handled, with one short request, unless it is
 ///   known to know already: an answer to a request that carried the offset says so, and a request
@@ -63,6 +67,7 @@ pub struct UpdateFetcher<G> {
     request: UpdatesRequest,
     position: Position,
     batch_limit: BatchLimit,
+    long_poll: LongPoll,
     early: Early,
     /// The pause after answers that came too early.
     pause_until: Option<Instant>,
@@ -91,6 +96,7 @@ impl<G: GetUpdates> UpdateFetcher<G> {
             },
             position: Position::new(),
             batch_limit: BatchLimit::default(),
+            long_poll: LongPoll::default(),
             early: Early::default(),
             pause_until: None,
             polled: None,
@@ -149,6 +155,7 @@ impl<G: GetUpdates> UpdateFetcher<G> {
         let span = self.options.timeout.saturating_add(self.options.margin);
         let quick = took.saturating_mul(4) <= span;
         self.batch_limit.answered(ids.len(), quick);
+        self.long_poll.answered(took);
         if ids.is_empty() {
             let pause = self.early.note(took, self.request.timeout);
             self.pause_until = pause.and_then(|pause| self.runtime.now().checked_add(pause));
@@ -210,8 +217,8 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
         self.request.offset = self.position.offset();
         let limit = u8::try_from(limit.get()).unwrap_or(u8::MAX);
         self.request.limit = self.most().min(limit);
-        self.request.timeout = self.options.timeout;
         let began = self.runtime.now();
+        self.request.timeout = self.long_poll.timeout(self.options.timeout, began);
         self.polled = Some(began);
         let flight = Flight {
             began,
@@ -234,6 +241,9 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
         };
         match &error {
             error if is_processed(error) => self.position.processed(),
+            SupplyError::Transient(_) if self.long_poll.failed(took, self.runtime.now()) => {
+                info!(after = ?took, "polls are cut while they wait, asking for shorter ones");
+            }
             SupplyError::Conflict {
                 kind: Conflict::Webhook,
                 ..

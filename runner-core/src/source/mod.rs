@@ -155,7 +155,8 @@ impl<S: UpdateSupplier> Source<S> {
                 }
                 now = self.runtime.now();
             }
-            let answer = self.call(&opened, limit, now).await;
+            let began = now;
+            let answer = self.call(&opened, limit, began).await;
             now = self.runtime.now();
             let error = match answer {
                 Waited::Closed => return None,
@@ -168,7 +169,7 @@ impl<S: UpdateSupplier> Source<S> {
                     }
                     return Some(Ok(batch));
                 }
-                Waited::Done(Ok(Err(error))) => match self.failed(error, now) {
+                Waited::Done(Ok(Err(error))) => match self.failed(error, began, now) {
                     Ok(()) => continue,
                     Err(error) => error,
                 },
@@ -351,7 +352,13 @@ impl<S: UpdateSupplier> Source<S> {
     }
 
     /// Decides what follows a failure: a wait, or the end.
-    fn failed(&mut self, error: SupplyError, now: Instant) -> Result<(), SourceError> {
+    fn failed(
+        &mut self,
+        error: SupplyError,
+        began: Instant,
+        now: Instant,
+    ) -> Result<(), SourceError> {
+        let took = now.saturating_duration_since(began);
         let counts = !matches!(error, SupplyError::RetryAfter { .. });
         self.status.change(|status| {
             status.failures += u64::from(counts);
@@ -382,7 +389,7 @@ impl<S: UpdateSupplier> Source<S> {
                 SourceState::Backoff,
                 TroubleKind::RetryAfter,
             ),
-            SupplyError::Transient(_) => match self.retry.failed(now, entropy) {
+            SupplyError::Transient(_) => match self.retry.failed(took, now, entropy) {
                 Ok(delay) => (delay, SourceState::Backoff, TroubleKind::Failing),
                 Err(GaveUp { failures, elapsed }) => {
                     return Err(SourceError::GaveUp {

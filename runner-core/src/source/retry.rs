@@ -7,6 +7,10 @@ use std::{
 
 /// What follows a call that failed for a reason that will pass.
 ///
+/// The pauses grow while calls are refused at once. A call that lasted longer than the first pause
+/// before it failed starts again with that pause: it has paced itself, as a long poll does that
+/// something cuts while it waits.
+///
 /// Default: [`Backoff::default`], for ever. A bot that gives up during an outage has to be started
 /// by hand afterwards; one that waits comes back by itself.
 ///
@@ -118,6 +122,8 @@ pub(super) fn uniform(width: Duration, entropy: u64) -> Duration {
 pub(super) struct Retry {
     policy: RetryPolicy,
     failures: u32,
+    /// Those since the last call that lasted for some time.
+    refusals: u32,
     since: Option<Instant>,
 }
 
@@ -133,12 +139,19 @@ impl Retry {
         Self {
             policy,
             failures: 0,
+            refusals: 0,
             since: None,
         }
     }
 
-    /// Counts a failure and tells how long to wait. After giving up, the count begins anew.
-    pub(super) fn failed(&mut self, now: Instant, entropy: u64) -> Result<Duration, GaveUp> {
+    /// Counts a failure after a call that lasted for `took`, and returns how long to wait. After
+    /// giving up, the count begins anew.
+    pub(super) fn failed(
+        &mut self,
+        took: Duration,
+        now: Instant,
+        entropy: u64,
+    ) -> Result<Duration, GaveUp> {
         self.failures = self.failures.saturating_add(1);
         let since = *self.since.get_or_insert(now);
         let elapsed = now.saturating_duration_since(since);
@@ -154,13 +167,19 @@ impl Retry {
             self.succeeded();
             return Err(GaveUp { failures, elapsed });
         }
-        let delay = backoff.delay(self.failures, entropy);
+        // A call that was held for longer than the first pause has paced itself.
+        if took >= backoff.delay(1, entropy) {
+            self.refusals = 0;
+        }
+        self.refusals = self.refusals.saturating_add(1);
+        let delay = backoff.delay(self.refusals, entropy);
         Ok(left.map_or(delay, |left| delay.min(left)))
     }
 
     /// Ends the row.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
+        self.refusals = 0;
         self.since = None;
     }
 }
@@ -227,20 +246,20 @@ mod tests {
         let policy = RetryPolicy::default().max_attempts(NonZeroU32::new(3).unwrap());
         let mut retry = Retry::new(policy);
         for _ in 0..2 {
-            assert!(retry.failed(now, 0).is_ok());
-            assert!(retry.failed(now, 0).is_ok());
+            assert!(retry.failed(Duration::ZERO, now, 0).is_ok());
+            assert!(retry.failed(Duration::ZERO, now, 0).is_ok());
             retry.succeeded();
         }
-        assert!(retry.failed(now, 0).is_ok());
-        assert!(retry.failed(now, 0).is_ok());
+        assert!(retry.failed(Duration::ZERO, now, 0).is_ok());
+        assert!(retry.failed(Duration::ZERO, now, 0).is_ok());
         let later = now + SECOND;
         let gave_up = GaveUp {
             failures: 3,
             elapsed: SECOND,
         };
-        assert_eq!(retry.failed(later, 0), Err(gave_up));
+        assert_eq!(retry.failed(Duration::ZERO, later, 0), Err(gave_up));
         // A later run begins anew.
-        assert!(retry.failed(later, 0).is_ok());
+        assert!(retry.failed(Duration::ZERO, later, 0).is_ok());
     }
 
     #[test]
@@ -250,9 +269,15 @@ mod tests {
             .backoff(Backoff::Fixed(4 * SECOND))
             .max_elapsed(10 * SECOND);
         let mut retry = Retry::new(policy);
-        assert_eq!(retry.failed(now, 0), Ok(4 * SECOND));
-        assert_eq!(retry.failed(now + 4 * SECOND, 0), Ok(4 * SECOND));
-        assert_eq!(retry.failed(now + 8 * SECOND, 0), Ok(2 * SECOND));
-        assert!(retry.failed(now + 10 * SECOND, 0).is_err());
+        assert_eq!(retry.failed(Duration::ZERO, now, 0), Ok(4 * SECOND));
+        assert_eq!(
+            retry.failed(Duration::ZERO, now + 4 * SECOND, 0),
+            Ok(4 * SECOND)
+        );
+        assert_eq!(
+            retry.failed(Duration::ZERO, now + 8 * SECOND, 0),
+            Ok(2 * SECOND)
+        );
+        assert!(retry.failed(Duration::ZERO, now + 10 * SECOND, 0).is_err());
     }
 }
