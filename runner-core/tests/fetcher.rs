@@ -557,6 +557,32 @@ fn a_confirmation_that_the_server_slows_down_is_assumed() {
 }
 
 #[test]
+fn a_stop_right_after_an_answer_takes_a_second_at_most_and_no_time_if_nothing_is_to_be_confirmed() {
+    // After how long, how many updates there were, and how long it may take.
+    for (after, updates, takes) in [
+        (SECOND / 10, 0, Duration::ZERO),
+        (SECOND / 10, 2, SECOND),
+        (30 * SECOND + SECOND / 10, 0, Duration::ZERO),
+        // The answer without updates has confirmed the one before.
+        (30 * SECOND + SECOND / 10, 2, Duration::ZERO),
+    ] {
+        let sim = SimRuntime::new(1);
+        let api = Api::new(&sim);
+        api.push(0..updates);
+        let handle = start(&sim, &api);
+        sim.advance(after);
+        let polls = api.polls().len();
+        // As a server does that is asked the same once more.
+        api.script([Reply::Late(3 * SECOND)]);
+        let before = sim.elapsed();
+        sim.block_on(handle.stop()).unwrap();
+        assert_eq!(sim.elapsed() - before, takes);
+        assert_eq!(api.polls().len() - polls, usize::from(!takes.is_zero()));
+        assert_eq!(api.queue(), []);
+    }
+}
+
+#[test]
 fn at_capacity_a_stop_confirms_with_one_request() {
     for_each_seed(20, |sim| {
         let api = Api::new(&sim);

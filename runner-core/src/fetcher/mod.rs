@@ -31,26 +31,27 @@ use crate::{
 
 /// Supplies the updates of a bot, by `getUpdates`.
 ///
-/// Knows the offset and when the server knows it; errors pass through to the
-/// [`Source`](crate::Source), which repeats the call. [`Bot`](crate::Bot) puts all of this together.
+/// It keeps the offset, and tracks whether the server has processed it. Errors are returned to the
+/// [`Source`](crate::Source), which calls again. [`Bot`](crate::Bot) puts all of this together.
 ///
 /// # What it takes care of
 ///
-/// - The next request asks for what follows the last update of the last answer, wherever the server
-///   goes on: ids may jump downwards.
-/// - The offset moves when a batch is returned, never before: a call may be dropped at any point.
+/// - The next request asks for the updates after the last one of the last answer, even if ids jump
+///   downwards.
+/// - The offset moves when a batch is returned, never before. So a call may be dropped at any point.
 /// - After an answer that was too large for the client, or that did not come within the
 ///   [call timeout](UpdateSupplier::call_timeout), the next requests ask for half as many updates, down
 ///   to one. Otherwise the same request would get the same answer again.
 /// - Where something cuts polls while they wait, twice after about the same time, shorter polls are
 ///   asked for. Every half an hour, it tries the configured timeout again.
 /// - Three empty answers in a row that come much too early are followed by a pause of a second.
-/// - At the end of a run the server is told what was handled, with one short request, unless it is
-///   known to know already: an answer to a request that carried the offset says so, and a request
-///   that was under way for a second is taken to have said so.
-/// - If updates are left unsettled, the server is told only up to the first of them, as far as that
-///   is still possible, and a later run fetches from there. Of what was fetched, only the last batch
-///   can come again, and only until the next request: that request makes the server forget it.
+/// - At the end of a run, one request confirms what was handled. There is none if nothing has to be
+///   confirmed: a request that carried the offset was answered, or was under way for a second. The
+///   request takes a second at most, which it does within a second after an answer with updates: the
+///   server holds back a request that repeats the offset of the one before.
+/// - If updates are left unsettled, only those before the first of them are confirmed, as far as that
+///   is still possible, and a later run fetches from there. Only the last batch can come again, and
+///   only until the next request, because that makes the server forget it.
 ///
 /// # Repeated updates
 ///

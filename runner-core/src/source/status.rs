@@ -212,7 +212,8 @@ impl SourceSnapshot {
     /// A call that is not even dropped this long after its deadline is stuck.
     const STUCK: Duration = Duration::from_secs(30);
 
-    /// A supplier allows for the slowness of its server. Twice that, and its margin is over.
+    /// The call after the last answer may take its whole time. This is for the wait after it, and for
+    /// the next answer.
     const MARGIN: Duration = Duration::from_secs(15);
 
     /// Whether the call under way should have ended long ago, by its answer or by its deadline: the
