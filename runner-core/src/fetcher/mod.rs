@@ -17,7 +17,7 @@ use std::{
 
 use self::{
     batch_limit::BatchLimit,
-    early::Early,
+    early::EarlyAnswers,
     long_poll::LongPoll,
     position::{CloseStep, Position},
 };
@@ -69,7 +69,7 @@ pub struct UpdateFetcher<G> {
     position: Position,
     batch_limit: BatchLimit,
     long_poll: LongPoll,
-    early: Early,
+    early: EarlyAnswers,
     /// The pause after answers that came too early.
     pause_until: Option<Instant>,
     /// When the last poll began.
@@ -78,37 +78,31 @@ pub struct UpdateFetcher<G> {
     answered: bool,
     /// Set while `deleteWebhook` has to be called first: whether pending updates are dropped by it.
     delete_webhook: Option<bool>,
-    /// Whether a webhook that turned up in this run was deleted already.
+    /// Whether a webhook that was set during this run has been deleted already.
     webhook_deleted: bool,
 }
 
 impl<G: GetUpdates> UpdateFetcher<G> {
     /// A fetcher over `api` with default options.
     pub fn new(runtime: Arc<dyn Runtime>, api: G) -> Self {
-        let fetcher = Self {
+        Self {
             runtime,
             api,
             options: FetchOptions::default(),
-            request: UpdatesRequest {
-                offset: None,
-                limit: 1,
-                timeout: Duration::ZERO,
-                allowed_updates: None,
-            },
+            request: UpdatesRequest::default(),
             position: Position::new(),
             batch_limit: BatchLimit::default(),
             long_poll: LongPoll::default(),
-            early: Early::default(),
+            early: EarlyAnswers::default(),
             pause_until: None,
             polled: None,
             answered: false,
             delete_webhook: None,
             webhook_deleted: false,
-        };
-        fetcher.options(FetchOptions::default())
+        }
     }
 
-    /// What is asked for.
+    /// What to ask for.
     #[must_use]
     pub fn options(mut self, options: FetchOptions) -> Self {
         self.request
@@ -126,7 +120,7 @@ impl<G: GetUpdates> UpdateFetcher<G> {
         self.batch_limit.limit(most)
     }
 
-    /// Waits, and calls `deleteWebhook`, where that has to come first.
+    /// Waits and calls `deleteWebhook`, if that has to come first.
     async fn prepare(&mut self) -> Result<(), SupplyError> {
         if let Some(until) = self.pause_until {
             self.runtime.sleep_until(until).await;
@@ -134,23 +128,23 @@ impl<G: GetUpdates> UpdateFetcher<G> {
         }
         if let Some(drop_pending_updates) = self.delete_webhook {
             let deleted = self.api.delete_webhook(drop_pending_updates).await;
-            self.understood(deleted)?;
-            // Not before: a call that is dropped is repeated.
+            self.classify(deleted)?;
+            // Only now, so that a call that was dropped is repeated.
             self.delete_webhook = None;
         }
         Ok(())
     }
 
-    /// Notes that the server answers at all.
-    fn understood<T>(&mut self, answer: Result<T, G::Error>) -> Result<T, SupplyError> {
+    /// Classifies a failure, and notes whether the server answers at all.
+    fn classify<T>(&mut self, answer: Result<T, G::Error>) -> Result<T, SupplyError> {
         let answer = answer.map_err(Into::into);
         self.answered |= !matches!(answer, Err(SupplyError::Transient(_)));
         answer
     }
 
     /// Takes over an answer. Returns the updates that were not supplied before.
-    fn got(&mut self, updates: Vec<G::Raw>, took: Duration) -> Result<Vec<G::Raw>, SupplyError> {
-        // Code of the user; if it panics nothing has changed yet.
+    fn accept(&mut self, updates: Vec<G::Raw>, took: Duration) -> Result<Vec<G::Raw>, SupplyError> {
+        // The client's code. If it panics, nothing has changed yet.
         let ids: Vec<i64> = updates.iter().map(G::update_id).collect();
         let repeated = self.position.answered(&ids);
         let span = self.options.timeout.saturating_add(self.options.margin);
@@ -178,7 +172,7 @@ impl<G: GetUpdates> UpdateFetcher<G> {
         Ok(new.into_iter().map(|(_, update)| update).collect())
     }
 
-    /// Sends the offset once more and throws the answer away.
+    /// Sends the offset once more. The updates of the answer are left at the server.
     async fn confirm(&mut self, position: i64, sent: bool) -> Confirmation {
         let now = self.runtime.now();
         let slowed_down = sent
@@ -190,19 +184,28 @@ impl<G: GetUpdates> UpdateFetcher<G> {
         self.request.limit = 1;
         self.request.timeout = Duration::ZERO;
         let call = self.api.get_updates(&self.request);
-        let answer = self.runtime.timeout(CONFIRM_TIMEOUT, call).await;
-        match answer.map(|answer| answer.map_err(Into::<SupplyError>::into)) {
+        let confirmed = match self.runtime.timeout(CONFIRM_TIMEOUT, call).await {
             Some(Ok(updates)) => {
                 let mut ids = updates.iter().map(G::update_id);
-                if ids.any(|id| self.position.is_repeated(id)) {
-                    return Confirmation::Unconfirmed { position };
-                }
-                Confirmation::Confirmed { position }
+                !ids.any(|id| self.position.is_repeated(id))
             }
-            Some(Err(error)) if is_processed(&error) => Confirmation::Confirmed { position },
-            // The server holds back what is asked twice, after it has looked at the offset.
-            None if slowed_down => Confirmation::Assumed { position },
-            _ => Confirmation::Unconfirmed { position },
+            // A later poll has ended this one, which had to be processed to wait. Other refusals come
+            // before the server reads the offset.
+            Some(Err(error)) => matches!(
+                error.into(),
+                SupplyError::Conflict {
+                    kind: Conflict::Poller,
+                    ..
+                }
+            ),
+            // The server delays a repeated request after it has processed the offset.
+            None if slowed_down => return Confirmation::Assumed { position },
+            None => false,
+        };
+        if confirmed {
+            Confirmation::Confirmed { position }
+        } else {
+            Confirmation::Unconfirmed { position }
         }
     }
 }
@@ -212,8 +215,8 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
     type Error = SupplyError;
 
     async fn supply(&mut self, limit: NonZeroUsize) -> Result<Vec<G::Raw>, SupplyError> {
-        let limits = self.call_timeout();
-        let deadline = limits.and_then(|span| self.runtime.now().checked_add(span));
+        let span = self.call_timeout();
+        let deadline = span.and_then(|span| self.runtime.now().checked_add(span));
         self.prepare().await?;
         self.request.offset = self.position.offset();
         let limit = u8::try_from(limit.get()).unwrap_or(u8::MAX);
@@ -221,30 +224,34 @@ impl<G: GetUpdates> UpdateSupplier for UpdateFetcher<G> {
         let began = self.runtime.now();
         self.request.timeout = self.long_poll.timeout(self.options.timeout, began);
         self.polled = Some(began);
-        let flight = Flight {
+        let pending = PendingPoll {
             began,
             deadline,
             runtime: &*self.runtime,
             position: &mut self.position,
             batch_limit: &mut self.batch_limit,
-            asked_for: self.request.limit,
+            limit: self.request.limit,
         };
-        flight.position.begin();
+        pending.position.begin();
         let answer = self.api.get_updates(&self.request).await;
-        let took = flight.land();
+        let took = pending.answered();
         // Nothing is awaited from here on, so the offset and the updates go together.
         if answer.as_ref().is_err_and(G::is_too_large) {
             self.batch_limit.too_large(self.request.limit);
         }
-        let error = match self.understood(answer) {
-            Ok(updates) => return self.got(updates, took),
+        let error = match self.classify(answer) {
+            Ok(updates) => return self.accept(updates, took),
             Err(error) => error,
         };
+        let transient = matches!(error, SupplyError::Transient(_));
+        if transient && self.long_poll.failed(took, self.runtime.now()) {
+            info!(after = ?took, "polls are cut while they wait, asking for shorter ones");
+        }
         match &error {
-            error if is_processed(error) => self.position.processed(),
-            SupplyError::Transient(_) if self.long_poll.failed(took, self.runtime.now()) => {
-                info!(after = ?took, "polls are cut while they wait, asking for shorter ones");
-            }
+            SupplyError::Conflict {
+                kind: Conflict::Poller,
+                ..
+            } => self.position.processed(),
             SupplyError::Conflict {
                 kind: Conflict::Webhook,
                 ..
@@ -313,66 +320,46 @@ impl<G> fmt::Debug for UpdateFetcher<G> {
     }
 }
 
-/// How long the request may take that tells the server what was handled.
+/// How long the request may take that confirms the offset.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A server that is asked for the same offset again within this time makes the second request wait,
-/// up to as long.
+/// A server delays a request that repeats the offset of one within this time, by up to as long.
 const SLOWED_DOWN: Duration = Duration::from_secs(3);
 
-/// How long the server may take to log the bot in, on top of everything else.
+/// How long the server may take to log the bot in, in addition to everything else.
 const LOGIN: Duration = Duration::from_secs(30);
 
-/// Whether the error came after the server had processed the offset of the request.
-///
-/// That is so if a later poller has thrown the waiting request out. A webhook is noticed before the
-/// offset is looked at, and a server that asks to wait looks at nothing.
-fn is_processed(error: &SupplyError) -> bool {
-    matches!(
-        error,
-        SupplyError::Conflict {
-            kind: Conflict::Poller,
-            ..
-        }
-    )
-}
-
-/// A request under way. Dropped with it, it notes how far that got.
-struct Flight<'a> {
+/// A poll that is not answered yet. If it is dropped before, it notes what that means.
+struct PendingPoll<'a> {
     position: &'a mut Position,
     batch_limit: &'a mut BatchLimit,
-    asked_for: u8,
+    limit: u8,
     runtime: &'a dyn Runtime,
     began: Instant,
-    /// When the source gives the call up.
+    /// When the source drops the call.
     deadline: Option<Instant>,
 }
 
-impl Flight<'_> {
-    fn pending(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.began)
-    }
-
-    /// The request was answered, or failed by itself.
-    fn land(self) -> Duration {
-        let took = self.pending(self.runtime.now());
-        // Nothing to note: the answer tells more.
+impl PendingPoll<'_> {
+    /// The poll was answered, or failed by itself. Returns how long it took.
+    fn answered(self) -> Duration {
+        let took = self.runtime.now().saturating_duration_since(self.began);
         std::mem::forget(self);
         took
     }
 }
 
-impl Drop for Flight<'_> {
+impl Drop for PendingPoll<'_> {
     fn drop(&mut self) {
         let now = self.runtime.now();
-        // The source has looked at the clock a little earlier, and its timer may be precise.
-        let overdue = self
-            .deadline
-            .is_some_and(|deadline| now + Position::ASSUMED_AFTER >= deadline);
-        let pending = self.pending(now);
-        self.position.dropped(pending, overdue);
+        // The source has read the clock a little earlier.
+        let overdue = self.deadline.is_some_and(|deadline| {
+            deadline.saturating_duration_since(now) <= Position::ASSUMED_AFTER
+        });
+        let took = now.saturating_duration_since(self.began);
+        self.position.dropped(took, overdue);
         if overdue {
-            self.batch_limit.too_slow(self.asked_for);
+            self.batch_limit.too_slow(self.limit);
         }
     }
 }

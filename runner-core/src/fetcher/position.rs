@@ -1,4 +1,4 @@
-//! The offset, and what the server knows of it. Knows no clock and no server.
+//! The offset, and whether the server has processed it. Reads no clock and sends nothing.
 //!
 //! A server forgets every update below an offset as soon as it processes a request that carries it,
 //! whatever becomes of the answer. So of all that was supplied, only the last batch can ever come
@@ -13,8 +13,7 @@ use crate::Confirmation;
 #[derive(Debug)]
 pub(super) struct Position {
     offset: Option<i64>,
-    /// What the server knows of `offset`.
-    reach: Reach,
+    sent: Sent,
     /// Whether something was supplied that no end of a run has reported as confirmed.
     moved: bool,
     /// How many updates were supplied in this run.
@@ -24,13 +23,13 @@ pub(super) struct Position {
     recent: RecentIds,
 }
 
-/// How far an offset got.
+/// What the server knows of an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
+enum Sent {
     /// No request has carried it.
-    Unsent,
+    Never,
     /// A request that carried it was begun.
-    Sent,
+    Begun,
     /// A request that carried it was under way for long enough.
     Assumed,
     /// A request that carried it was answered.
@@ -46,7 +45,7 @@ pub(super) struct ClosePlan {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CloseStep {
-    /// Nothing, this is how it is.
+    /// No request is needed.
     Done(Confirmation),
     /// One request with this offset.
     Confirm {
@@ -57,13 +56,13 @@ pub(super) enum CloseStep {
 }
 
 impl Position {
-    /// A request is processed, or its connection is dead, when it has been under way this long.
+    /// After this time, a request has been processed, or its connection is dead.
     pub(super) const ASSUMED_AFTER: Duration = Duration::from_secs(1);
 
     pub(super) fn new() -> Self {
         Self {
             offset: None,
-            reach: Reach::Confirmed,
+            sent: Sent::Confirmed,
             moved: false,
             supplied: 0,
             last: 0,
@@ -77,23 +76,22 @@ impl Position {
 
     /// A request that carries the offset begins.
     pub(super) fn begin(&mut self) {
-        if self.reach == Reach::Unsent {
-            self.reach = Reach::Sent;
+        if self.sent == Sent::Never {
+            self.sent = Sent::Begun;
         }
     }
 
-    /// A request was dropped after this long. One whose time was over may never have reached the
-    /// server.
+    /// A request was dropped after this time. If it was overdue, it may never have reached the server.
     pub(super) fn dropped(&mut self, pending: Duration, overdue: bool) {
         let likely = pending >= Self::ASSUMED_AFTER && !overdue;
-        if likely && self.reach == Reach::Sent {
-            self.reach = Reach::Assumed;
+        if likely && self.sent == Sent::Begun {
+            self.sent = Sent::Assumed;
         }
     }
 
     /// The server has processed a request that carried the offset.
     pub(super) fn processed(&mut self) {
-        self.reach = Reach::Confirmed;
+        self.sent = Sent::Confirmed;
         self.last = 0;
     }
 
@@ -115,7 +113,7 @@ impl Position {
             (Some(last), _) => {
                 self.processed();
                 self.offset = Some(last.saturating_add(1));
-                self.reach = Reach::Unsent;
+                self.sent = Sent::Never;
                 self.moved = true;
                 self.last = ids.len() - repeated.len();
                 self.supplied = self.supplied.saturating_add(self.last);
@@ -134,9 +132,10 @@ impl Position {
         self.recent.contains(id)
     }
 
-    /// Ends a run of which so many updates are settled without a gap. The next one counts anew.
+    /// Ends a run in which this many updates, from the first, are settled without a gap. The next run
+    /// counts from zero.
     ///
-    /// What is to be confirmed is confirmed only by [`confirmed`](Self::confirmed).
+    /// If the plan has a request, [`confirmed`](Self::confirmed) is called after it.
     pub(super) fn close(&mut self, settled_prefix: usize) -> ClosePlan {
         let supplied = std::mem::take(&mut self.supplied);
         let last = std::mem::take(&mut self.last);
@@ -152,15 +151,15 @@ impl Position {
         let unsettled = self.recent.nth_last(left_of_last);
         self.recent.forget(supplied.saturating_sub(settled_prefix));
         let Some(unsettled) = unsettled else {
-            // All that can still be confirmed or come again is settled.
+            // Every update that can still be confirmed or come again is settled.
             let position = offset;
-            let step = match self.reach {
+            let step = match self.sent {
                 _ if !self.moved => CloseStep::Done(Confirmation::NotNeeded),
-                Reach::Confirmed => CloseStep::Done(Confirmation::Confirmed { position }),
-                Reach::Assumed => CloseStep::Done(Confirmation::Assumed { position }),
-                Reach::Unsent | Reach::Sent => CloseStep::Confirm {
+                Sent::Confirmed => CloseStep::Done(Confirmation::Confirmed { position }),
+                Sent::Assumed => CloseStep::Done(Confirmation::Assumed { position }),
+                Sent::Never | Sent::Begun => CloseStep::Confirm {
                     position,
-                    sent: self.reach == Reach::Sent,
+                    sent: self.sent == Sent::Begun,
                 },
             };
             self.moved = matches!(step, CloseStep::Confirm { .. });
@@ -169,17 +168,17 @@ impl Position {
                 redelivers_from: None,
             };
         };
-        let reach = self.reach;
-        // Where the server has processed a request with the higher offset, going back costs nothing
-        // and brings nothing.
+        let known = self.sent;
+        // If the server has processed a request with the higher offset, going back does no harm,
+        // and no good.
         self.offset = Some(unsettled);
-        self.reach = Reach::Unsent;
+        self.sent = Sent::Never;
         self.moved = true;
-        let step = match reach {
-            Reach::Assumed => CloseStep::Done(Confirmation::Assumed { position: offset }),
+        let step = match known {
+            Sent::Assumed => CloseStep::Done(Confirmation::Assumed { position: offset }),
             _ if settled > 0 => CloseStep::Confirm {
                 position: unsettled,
-                sent: reach == Reach::Sent,
+                sent: known == Sent::Begun,
             },
             // The answer with the last batch has confirmed all before it.
             _ if before_last > 0 => CloseStep::Done(Confirmation::Confirmed {
@@ -193,13 +192,13 @@ impl Position {
         ClosePlan {
             step,
             // Once the higher offset was sent, nothing can be promised.
-            redelivers_from: (reach == Reach::Unsent).then_some(before_last + settled),
+            redelivers_from: (known == Sent::Never).then_some(before_last + settled),
         }
     }
 
     /// Nothing below the offset is left to be confirmed.
     pub(super) fn confirmed(&mut self) {
-        self.reach = Reach::Confirmed;
+        self.sent = Sent::Confirmed;
         self.moved = false;
     }
 }
