@@ -51,6 +51,8 @@ seen! {
     IdsJumpDown = "server: update ids jump downwards",
     ServerForgets = "server: forgets an update",
     Redelivered = "server: an abandoned update comes again",
+    ServerRepeats = "server: repeats an answer",
+    ServerCuts = "server: a poll is cut while it waits",
     SupplyLate = "supplier: answers late",
     SupplyHangs = "supplier: never answers",
     SupplyTimesOut = "supplier: call times out",
