@@ -2,7 +2,7 @@
 //!
 //! An answer that is refused is not confirmed, so the same request would get the same answer again.
 
-/// How many updates a poll may ask for. Knows no clock.
+/// How many updates a poll may ask for. Reads no clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct BatchLimit(Option<Reduced>);
 
@@ -53,8 +53,8 @@ impl BatchLimit {
     /// So many updates came. `quick`: four times as many would have come in time.
     pub(super) fn answered(&mut self, count: usize, quick: bool) {
         let Some(reduced) = &mut self.0 else { return };
-        // An answer with less than was asked for tells nothing: a server that is asked the same twice
-        // may give one update at a time.
+        // An answer with fewer updates than were asked for does not end the reduction: if the same is
+        // asked for twice in a row, a server may return one update at a time.
         let over = match &mut reduced.until {
             Until::Received(left) => {
                 *left = left.saturating_sub(count);

@@ -1,4 +1,4 @@
-//! Shorter polls where something cuts long ones: [`LongPoll`]. Knows no clock.
+//! Shorter polls where something cuts long ones: [`LongPoll`]. Reads no clock.
 //!
 //! A load balancer or a gateway between the bot and the server may end every connection that is
 //! silent for some time, which is what a long poll is.

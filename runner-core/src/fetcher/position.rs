@@ -121,13 +121,13 @@ impl Position {
             }
             (None, None) => self.processed(),
             // Nothing new, so the server has not looked at the offset. Unless it gave what was asked
-            // for, with ids drawn anew that happen to be those of recent updates: then it goes on.
+            // for, with new ids that happen to be those of recent updates. Then the offset moves on.
             (None, Some(last)) => self.offset = self.offset.max(Some(last.saturating_add(1))),
         }
         repeated
     }
 
-    /// Whether the update was supplied lately and is not wanted again.
+    /// Whether the update is one of the last that were supplied, and not wanted again.
     pub(super) fn is_repeated(&self, id: i64) -> bool {
         self.recent.contains(id)
     }

@@ -1,18 +1,18 @@
-//! How long to wait after a failed call, and when to give up. Knows no clock.
+//! How long to wait after a failed call, and when to give up. Reads no clock.
 
 use std::{
     num::NonZeroU32,
     time::{Duration, Instant},
 };
 
-/// What follows a call that failed for a reason that will pass.
+/// When to call again after a transient failure.
 ///
-/// The pauses grow while calls are refused at once. A call that lasted longer than the first pause
-/// before it failed starts again with that pause: it has paced itself, as a long poll does that
-/// something cuts while it waits.
+/// The pauses grow while calls are refused at once. After a call that lasted longer than the first
+/// pause, they start again from that one: such a call, for example a long poll that was cut while it
+/// waited, limits the rate by itself.
 ///
-/// Default: [`Backoff::default`], for ever. A bot that gives up during an outage has to be started
-/// by hand afterwards; one that waits comes back by itself.
+/// Default: [`Backoff::default`], without a limit. A bot that gives up during an outage has to be
+/// restarted by hand; one that keeps trying recovers by itself.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,26 +46,26 @@ impl RetryPolicy {
     /// Gives up with [`SourceError::GaveUp`](crate::SourceError::GaveUp) at the first failure that
     /// comes this long after the first one in a row. Default: never.
     ///
-    /// The last wait is shortened, so that a last call is made just then.
+    /// The last wait is shortened so that the last call is made at that time.
     pub fn max_elapsed(mut self, max_elapsed: Duration) -> Self {
         self.max_elapsed = Some(max_elapsed);
         self
     }
 }
 
-/// How long to wait after a failed call. At least a millisecond in any case, so that a supplier
-/// which fails at once never takes a thread for itself.
+/// How long to wait after a failed call: at least a millisecond, so that a supplier which fails at once
+/// cannot occupy a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backoff {
-    /// A random time between `base` and a limit that doubles with every failure, from twice the
-    /// base up to `cap`.
+    /// A random time between `base` and a limit that doubles with every failure, from twice the base
+    /// up to `cap`.
     ///
-    /// Full jitter: clients that failed together do not come back together.
+    /// With this much jitter, clients that failed together do not call again together.
     Exponential {
         /// The shortest wait.
         base: Duration,
-        /// The longest wait. Rules where it is below `base`.
+        /// The longest wait. If it is below `base`, it is the only one.
         cap: Duration,
     },
     /// Always the same time.
@@ -75,8 +75,8 @@ pub enum Backoff {
 impl Default for Backoff {
     /// Between 0.5 s and 60 s.
     ///
-    /// A Bot API server answers with single updates when the same offset is asked for again within
-    /// half a second.
+    /// A Bot API server answers with single updates if the same offset is asked for again within half
+    /// a second.
     fn default() -> Self {
         Self::Exponential {
             base: Duration::from_millis(500),
@@ -106,18 +106,18 @@ impl Backoff {
     }
 }
 
-/// Waits below this are none.
+/// The shortest wait.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// A span from zero up to `width`, as far along it as `entropy` is along its own range.
 pub(super) fn uniform(width: Duration, entropy: u64) -> Duration {
-    // 584 years are enough of a jitter, and their nanoseconds times the entropy fit.
+    // A jitter of up to 584 years is enough, and its nanoseconds times the entropy fit.
     let nanos = u64::try_from(width.as_nanos()).unwrap_or(u64::MAX);
     let part = (u128::from(nanos) * u128::from(entropy)) >> 64;
     Duration::from_nanos(u64::try_from(part).unwrap_or(nanos))
 }
 
-/// The row of failures under way.
+/// The failures in a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retry {
     policy: RetryPolicy,
@@ -127,7 +127,7 @@ pub(super) struct Retry {
     since: Option<Instant>,
 }
 
-/// Where a row of failures ended.
+/// How many failures there were in a row, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GaveUp {
     pub(super) failures: u32,
@@ -145,7 +145,7 @@ impl Retry {
     }
 
     /// Counts a failure after a call that lasted for `took`, and returns how long to wait. After
-    /// giving up, the count begins anew.
+    /// giving up, the count starts from zero.
     pub(super) fn failed(
         &mut self,
         took: Duration,
@@ -167,7 +167,7 @@ impl Retry {
             self.succeeded();
             return Err(GaveUp { failures, elapsed });
         }
-        // A call that was held for longer than the first pause has paced itself.
+        // A call that lasted longer than the first pause limits the rate by itself.
         if took >= backoff.delay(1, entropy) {
             self.refusals = 0;
         }
@@ -258,7 +258,7 @@ mod tests {
             elapsed: SECOND,
         };
         assert_eq!(retry.failed(Duration::ZERO, later, 0), Err(gave_up));
-        // A later run begins anew.
+        // A later run counts from zero.
         assert!(retry.failed(Duration::ZERO, later, 0).is_ok());
     }
 
