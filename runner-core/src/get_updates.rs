@@ -1,4 +1,4 @@
-//! What a Bot API client must be able to do so that the runner can poll with it.
+//! What the runner needs from a Bot API client: [`GetUpdates`].
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use crate::{BoxError, Delivery, Key, SupplyError};
 
 /// The polling half of a Bot API client.
 ///
-/// `runner-http` implements it; some forty lines adapt any other client. Offsets, retries, conflicts
-/// and confirmation are the work of [`UpdateFetcher`](crate::UpdateFetcher) on top of it.
+/// `runner-http` implements it; about forty lines adapt any other client.
+/// [`UpdateFetcher`](crate::UpdateFetcher) adds offsets, retries, conflicts and confirmation.
 ///
-/// Two types of update: [`Raw`](Self::Raw) is what one call returns and what keys see;
-/// [`Update`](Self::Update) is what the handler sees, made by [`decode`](Self::decode) in the
-/// update's own task, so that decoding uses every core, never delays the next fetch, and an update
-/// that cannot be decoded costs no other one. A client that decodes whole answers uses one type for
-/// both and returns the delivery unchanged.
+/// There are two types of update. [`Raw`](Self::Raw) is what one call returns, and what keys see.
+/// [`Update`](Self::Update) is what the handler sees. [`decode`](Self::decode) makes it in the update's
+/// own task: so decoding uses every core, does not delay the next fetch, and an update that cannot be
+/// decoded affects no other one. A client that decodes whole answers uses one type for both and
+/// returns the delivery unchanged.
 pub trait GetUpdates: Send + 'static {
     /// An update as fetched.
     type Raw: Send + Sync + 'static;
@@ -23,10 +23,10 @@ pub trait GetUpdates: Send + 'static {
 
     /// Failure of one call.
     ///
-    /// What happens next follows from the [`SupplyError`] that it becomes. Decide by the status of
-    /// the answer: 401, 404 and other refusals are fatal; 429 asks to wait; 409 is a conflict, with
-    /// a webhook if the description says so, else with another poller; everything else, also what
-    /// cannot be understood, will pass.
+    /// The [`SupplyError`] that it becomes decides what happens next. Classify by the status of the
+    /// answer: 401, 404 and other refusals are fatal. 429 asks to wait. 409 is a conflict, with a
+    /// webhook if the description says so, otherwise with another poller. Everything else, including
+    /// what cannot be understood, is transient.
     type Error: Into<SupplyError> + Send;
 
     /// Calls `getUpdates` once, without any retry of its own.
@@ -35,7 +35,7 @@ pub trait GetUpdates: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever the call came to; see [`Error`](Self::Error).
+    /// Any failure of the call; see [`Error`](Self::Error).
     ///
     /// # Cancel safety
     ///
@@ -59,10 +59,26 @@ pub trait GetUpdates: Send + 'static {
         drop_pending_updates: bool,
     ) -> impl Future<Output = Result<(), Self::Error>> + Send;
 
+    /// The most updates that this client takes in one answer, 1 to 100. Default: 100.
+    ///
+    /// No request asks for more, and an answer with as many counts as full.
+    fn max_updates(&self) -> u8 {
+        100
+    }
+
+    /// Whether the answer was too large for a limit of the client, in bytes or in time, so that one
+    /// with fewer updates might have been read. Default: no.
+    ///
+    /// The next requests then ask for half as many.
+    fn is_too_large(error: &Self::Error) -> bool {
+        let _ = error;
+        false
+    }
+
     /// The update's `update_id`.
     fn update_id(raw: &Self::Raw) -> i64;
 
-    /// What keeps updates in order if the user says nothing else: usually the chat.
+    /// The key by which updates are kept in order by default: usually the chat.
     fn default_key(raw: &Self::Raw) -> Option<Key>;
 
     /// How much memory the update takes, in bytes, for
@@ -78,7 +94,7 @@ pub trait GetUpdates: Send + 'static {
     ///
     /// # Errors
     ///
-    /// Whatever is wrong with this one update; it reaches the error policy as
+    /// The reason why this one update cannot be decoded. It reaches the error policy as
     /// [`Cause::Undecodable`](crate::Cause::Undecodable).
     fn decode(raw: Delivery<Self::Raw>) -> Result<Delivery<Self::Update>, BoxError>;
 }
@@ -89,7 +105,7 @@ pub trait GetUpdates: Send + 'static {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct UpdatesRequest {
-    /// First `update_id` wanted; everything before it is confirmed. `None`: the oldest that is kept.
+    /// The first `update_id` wanted; all before it are confirmed. `None`: the oldest that is kept.
     pub offset: Option<i64>,
     /// At most this many updates, 1 to 100.
     pub limit: u8,

@@ -66,7 +66,7 @@ pub use self::{
     bot::Bot,
     consume::{BoxConsumer, HandlerOutput, UpdateConsumer},
     delivery::Delivery,
-    fetcher::{FetchOptions, UpdateFetcher},
+    fetcher::{FetchOptions, RepeatedUpdates, UpdateFetcher},
     get_updates::{GetUpdates, UpdatesRequest},
     key::{Key, Value},
     policy::{Cause, ErrorPolicy, Failure, SkipFailed, Undecodable, Verdict},

@@ -74,6 +74,15 @@ pub trait UpdateSupplier: Send + 'static {
         None
     }
 
+    /// The most updates that the next call returns, if that can be fewer than its `limit`. Default:
+    /// `None`.
+    ///
+    /// The source asks for no more, and takes an answer with this many for a full one: more may be
+    /// waiting, so there is no pause before the next call.
+    fn max_batch(&self) -> Option<NonZeroUsize> {
+        None
+    }
+
     /// Called once at the end of a run, when every update of it is settled or abandoned: confirm,
     /// flush.
     ///
@@ -308,6 +317,10 @@ impl<U: Send + Sync + 'static> UpdateSupplier for BoxSupplier<U> {
         self.0.call_timeout()
     }
 
+    fn max_batch(&self) -> Option<NonZeroUsize> {
+        self.0.max_batch()
+    }
+
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError> {
         self.0.close(settled_prefix).await
     }
@@ -324,6 +337,7 @@ impl<U> fmt::Debug for BoxSupplier<U> {
 trait DynSupplier<U>: Send {
     async fn supply(&mut self, limit: NonZeroUsize) -> Result<Vec<U>, SupplyError>;
     fn call_timeout(&self) -> Option<Duration>;
+    fn max_batch(&self) -> Option<NonZeroUsize>;
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError>;
 }
 
@@ -337,6 +351,10 @@ impl<S: UpdateSupplier> DynSupplier<S::Update> for S {
 
     fn call_timeout(&self) -> Option<Duration> {
         UpdateSupplier::call_timeout(self)
+    }
+
+    fn max_batch(&self) -> Option<NonZeroUsize> {
+        UpdateSupplier::max_batch(self)
     }
 
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError> {

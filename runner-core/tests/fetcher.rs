@@ -6,12 +6,12 @@ mod common;
 
 use std::{sync::Arc, time::Duration};
 
-use api::{Api, Delete, Raw, Reply};
+use api::{Api, Cut, Delete, Raw, Reply, TOO_LARGE};
 use common::{MS, SECOND, n, runtime};
 use runner_core::{
     Confirmation, Conflict, Delivery, ErrorPolicy, Failure, Fate, FetchOptions, RunError, RunState,
-    Runner, RunnerHandle, RuntimeExt, SinkOptions, SourceError, SupplyError, UpdateConsumer,
-    UpdateFetcher, UpdateSupplier, Verdict,
+    Runner, RunnerHandle, RuntimeExt, SinkOptions, SourceError, SourceOptions, SupplyError,
+    UpdateConsumer, UpdateFetcher, UpdateSupplier, Verdict,
     testing::{SimRuntime, for_each_seed},
 };
 
@@ -112,6 +112,107 @@ fn a_jump_downwards_is_followed() {
     assert_eq!(api.offsets(), [None, Some(900_001), Some(22)]);
 }
 
+/// What a runner hands to its handler within ten seconds, against a server that gives these answers
+/// whatever the offset; and how many polls there are.
+fn handled_of(answers: impl IntoIterator<Item = Vec<i64>>) -> (Vec<i64>, usize) {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script(answers.into_iter().map(Reply::Ids));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let handle = runner(&sim, &api, move |update: Delivery<Raw>| {
+        let sender = sender.clone();
+        async move { sender.send(update.id).unwrap() }
+    })
+    .sink(SinkOptions::sequential())
+    .start();
+    sim.advance(10 * SECOND);
+    assert!(handle.is_running());
+    (receiver.try_iter().collect(), api.polls().len())
+}
+
+#[test]
+fn a_server_that_repeats_an_update_is_polled_with_backoff_and_the_update_handled_once() {
+    let (handled, polls) = handled_of((0..10_000).map(|_| vec![7]));
+    assert_eq!(handled, [7]);
+    assert!(polls < 20, "{polls}");
+}
+
+#[test]
+fn a_server_that_repeats_updates_in_turn_has_each_handled_once() {
+    for (first, second) in [(7, 8), (8, 7)] {
+        let (handled, polls) = handled_of((0..5_000).flat_map(|_| [vec![first], vec![second]]));
+        assert_eq!(handled, [first, second]);
+        assert!(polls < 20, "{polls}");
+    }
+}
+
+#[test]
+fn of_an_answer_that_comes_twice_only_new_updates_are_handled() {
+    let (handled, _) = handled_of([
+        vec![1, 2],
+        vec![1, 2],
+        vec![2, 3, 4],
+        vec![3, 4, 5, 5],
+        vec![],
+    ]);
+    assert_eq!(handled, [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_repeated_answer_counts_as_a_failed_call_and_says_why() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script((0..10_000).map(|_| Reply::Ids(vec![7, 8])));
+    let handle = start(&sim, &api);
+    sim.advance(MINUTE + 31 * SECOND);
+    let (health, stats) = (handle.health(), handle.stats());
+    assert_eq!(stats.counters.supplied, 2);
+    assert_eq!(stats.failed_calls + 1, stats.calls);
+    assert!(!health.is_connected());
+
+    let mut fetcher = fetcher(&sim, &api);
+    sim.block_on(fetcher.supply(n(100))).unwrap();
+    let error = sim.block_on(fetcher.supply(n(100))).unwrap_err();
+    let SupplyError::Transient(source) = error else {
+        panic!("{error:?}");
+    };
+    let text = source.to_string();
+    assert!(text.contains("ignores the offset"), "{text}");
+}
+
+#[test]
+fn a_repeated_answer_confirms_nothing() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script((0..10_000).map(|_| Reply::Ids(vec![7, 8])));
+    let handle = start(&sim, &api);
+    sim.advance(10 * SECOND);
+    let report = sim.block_on(handle.stop()).unwrap();
+    let unconfirmed = Confirmation::Unconfirmed { position: 9 };
+    assert_eq!(report.confirmation, unconfirmed);
+}
+
+#[test]
+fn updates_that_an_earlier_run_left_behind_are_no_repetitions() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.push([1, 2, 3, 4]);
+    let mut fetcher = fetcher(&sim, &api);
+    assert_eq!(supply(&sim, &mut fetcher), [1, 2, 3, 4]);
+    for settled in [1, 0, 2] {
+        sim.block_on(fetcher.close(settled)).unwrap();
+        let left: Vec<i64> = api.queue();
+        assert_eq!(supply(&sim, &mut fetcher), left);
+    }
+    assert_eq!(api.queue(), [4]);
+}
+
+#[test]
+fn a_jump_downwards_and_up_again_is_followed() {
+    let (handled, _) = handled_of([vec![900, 901], vec![20, 21], vec![899], vec![902], vec![22]]);
+    assert_eq!(handled, [900, 901, 20, 21, 899, 902, 22]);
+}
+
 #[test]
 fn a_dropped_call_loses_nothing_and_moves_nothing() {
     for_each_seed(50, |sim| {
@@ -171,6 +272,182 @@ fn a_connection_that_is_half_open_costs_one_deadline() {
     // After the deadline of 45 s and a backoff between half a second and one.
     sim.advance(SECOND / 2 + MS);
     assert_eq!(handle.stats().counters.finished, 2);
+}
+
+/// How many updates each poll has asked for.
+fn limits(api: &Api) -> Vec<u8> {
+    api.polls().iter().map(|poll| poll.limit).collect()
+}
+
+#[test]
+fn an_answer_that_takes_too_long_is_followed_by_polls_for_fewer() {
+    for (timeout, per_update) in [(10, 280), (30, 500), (0, 1_000), (10, 10_000)] {
+        let sim = SimRuntime::new(1);
+        let api = Api::new(&sim);
+        let options = FetchOptions::default().timeout(timeout * SECOND);
+        let fetcher = fetcher(&sim, &api).options(options);
+        let handle = Runner::new(runtime(&sim), fetcher, taking(&sim, MS)).start();
+        api.push([0]);
+        sim.advance(20 * SECOND);
+        api.slow_down(MS * per_update);
+        api.push(1..=100);
+        // All that can come in this time, and some of it again.
+        sim.advance(5 * MINUTE.max(2 * 100 * MS * per_update));
+        let report = sim.block_on(handle.stop()).unwrap();
+        assert_eq!(
+            report.counters.finished,
+            101,
+            "{timeout}: {:?}",
+            limits(&api)
+        );
+    }
+}
+
+#[test]
+fn an_answer_that_is_too_large_is_followed_by_polls_for_fewer() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    let too_large = || Reply::Fail(Duration::ZERO, SupplyError::transient(TOO_LARGE));
+    api.script([too_large(), too_large()]);
+    api.push(0..1_000);
+    start(&sim, &api);
+    sim.advance(10 * SECOND);
+    // Until as many have come as were refused.
+    let expected = [100, 50, 25, 25, 25, 25, 100, 100];
+    assert_eq!(limits(&api)[..8], expected);
+    assert_eq!(api.queue(), []);
+}
+
+#[test]
+fn other_failures_leave_the_number_of_updates_as_it_is() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.script([
+        Reply::Fail(MINUTE / 3, transient()),
+        Reply::Fail(SECOND, SupplyError::retry_after(MS, "too many requests")),
+        Reply::Fail(SECOND, poller()),
+    ]);
+    start(&sim, &api);
+    sim.advance(MINUTE);
+    let limits = limits(&api);
+    assert!(
+        limits.len() > 3 && limits.iter().all(|limit| *limit == 100),
+        "{limits:?}"
+    );
+}
+
+#[test]
+fn more_updates_are_asked_for_once_answers_are_quick_again() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    let handle = start(&sim, &api);
+    api.push([0]);
+    sim.advance(SECOND);
+    // Nothing can be said of a connection that is dead.
+    api.script((0..6).map(|_| Reply::Hang));
+    api.push([1]);
+    sim.advance(10 * MINUTE);
+    api.push(2..2_000);
+    sim.advance(SECOND);
+    assert_eq!(handle.stats().counters.finished, 2_000);
+    let limits = limits(&api);
+    let lowest = limits.iter().position(|limit| *limit < 10).unwrap();
+    assert!(limits[lowest..].len() < 40, "{limits:?}");
+    assert_eq!(limits.last(), Some(&100));
+}
+
+/// How long it takes to fetch a backlog of a thousand updates, as few calls as possible.
+fn fetching_a_backlog(options: FetchOptions, api: &Api, sim: &SimRuntime) -> Duration {
+    api.push(0..1_000);
+    let fetcher = fetcher(sim, api).options(options);
+    let sleeper = taking(sim, Duration::ZERO);
+    let began = sim.elapsed();
+    let handle = Runner::new(runtime(sim), fetcher, sleeper)
+        .source(SourceOptions::default().speed_traffic_balance(1.0))
+        .start();
+    while handle.stats().counters.finished < 1_000 {
+        sim.advance(MS);
+    }
+    sim.elapsed() - began
+}
+
+#[test]
+fn an_answer_with_all_that_was_asked_for_is_not_followed_by_a_pause() {
+    for limit in [1, 10, 99, 100] {
+        let sim = SimRuntime::new(1);
+        let api = Api::new(&sim);
+        let took = fetching_a_backlog(FetchOptions::default().limit(limit), &api, &sim);
+        assert!(took <= 20 * MS, "{limit}: {took:?}");
+    }
+
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.max_updates(7);
+    let took = fetching_a_backlog(FetchOptions::default(), &api, &sim);
+    assert!(took <= 20 * MS, "{took:?}");
+    assert!(limits(&api).iter().all(|limit| *limit == 7));
+
+    // A backoff, and then fewer at a time.
+    let api = Api::new(&sim);
+    api.script([Reply::Fail(
+        Duration::ZERO,
+        SupplyError::transient(TOO_LARGE),
+    )]);
+    let took = fetching_a_backlog(FetchOptions::default(), &api, &sim);
+    assert!(took <= SECOND + 20 * MS, "{took:?}");
+}
+
+/// How long updates waited that came one every ten minutes or so, from the shortest wait on.
+fn waits(sim: &SimRuntime, cut: Cut) -> Vec<Duration> {
+    let api = Api::new(sim);
+    api.cut(Some(cut));
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let clock = sim.clone();
+    let _handle = runner(sim, &api, move |_: Delivery<Raw>| {
+        sender.send(clock.elapsed()).unwrap();
+        async {}
+    })
+    .start();
+    let mut waits = Vec::new();
+    for id in 0..40 {
+        sim.advance(10 * MINUTE + MS * u32::try_from(sim.below(60_000)).unwrap());
+        let sent = sim.elapsed();
+        api.push([id]);
+        sim.advance(2 * MINUTE);
+        waits.push(receiver.recv().unwrap() - sent);
+    }
+    waits.sort();
+    waits
+}
+
+#[test]
+fn polls_that_are_cut_while_they_wait_delay_no_update_by_more_than_a_second() {
+    let idle = [2, 5, 20, 29].map(|span| Cut::Idle(span * SECOND));
+    let age = [7, 39, 50, 100].map(|span| Cut::Age(span * SECOND));
+    for cut in idle.into_iter().chain(age) {
+        for_each_seed(3, |sim| {
+            let waits = waits(&sim, cut);
+            assert!(waits[waits.len() / 2] < MS, "{cut:?}: {waits:?}");
+            assert!(waits[waits.len() - 1] <= SECOND, "{cut:?}: {waits:?}");
+        });
+    }
+}
+
+#[test]
+fn polls_that_are_cut_at_the_same_age_are_made_shorter_and_later_long_again() {
+    let sim = SimRuntime::new(1);
+    let api = Api::new(&sim);
+    api.cut(Some(Cut::Idle(20 * SECOND)));
+    let handle = start(&sim, &api);
+    sim.advance(10 * MINUTE);
+    let stats = handle.stats();
+    assert!(stats.failed_calls <= 2, "{stats:?}");
+    assert!(api.last_poll().timeout >= 15 * SECOND);
+    sim.advance(2 * 60 * MINUTE);
+    assert!(handle.stats().failed_calls <= 8);
+    api.cut(None);
+    sim.advance(60 * MINUTE);
+    assert_eq!(api.last_poll().timeout, 30 * SECOND);
 }
 
 #[test]
@@ -277,6 +554,32 @@ fn a_confirmation_that_the_server_slows_down_is_assumed() {
     let report = sim.block_on(handle.stop()).unwrap();
     assert_eq!(report.confirmation, Confirmation::Assumed { position: 3 });
     assert_eq!(api.queue(), []);
+}
+
+#[test]
+fn a_stop_right_after_an_answer_takes_a_second_at_most_and_no_time_if_nothing_is_to_be_confirmed() {
+    // After how long, how many updates there were, and how long it may take.
+    for (after, updates, takes) in [
+        (SECOND / 10, 0, Duration::ZERO),
+        (SECOND / 10, 2, SECOND),
+        (30 * SECOND + SECOND / 10, 0, Duration::ZERO),
+        // The answer without updates has confirmed the one before.
+        (30 * SECOND + SECOND / 10, 2, Duration::ZERO),
+    ] {
+        let sim = SimRuntime::new(1);
+        let api = Api::new(&sim);
+        api.push(0..updates);
+        let handle = start(&sim, &api);
+        sim.advance(after);
+        let polls = api.polls().len();
+        // As a server does that is asked the same once more.
+        api.script([Reply::Late(3 * SECOND)]);
+        let before = sim.elapsed();
+        sim.block_on(handle.stop()).unwrap();
+        assert_eq!(sim.elapsed() - before, takes);
+        assert_eq!(api.polls().len() - polls, usize::from(!takes.is_zero()));
+        assert_eq!(api.queue(), []);
+    }
 }
 
 #[test]

@@ -113,6 +113,42 @@ fn waits_are_spread_over_their_whole_range() {
 }
 
 #[test]
+fn a_call_that_fails_after_a_long_time_is_followed_by_the_first_pause_of_the_backoff() {
+    for_each_seed(20, |sim| {
+        let mut supplier = ScriptedSupplier::new(&sim);
+        // An outage with refusals at once, and then calls that are cut.
+        for _ in 0..10 {
+            supplier = supplier.step(transient());
+        }
+        for _ in 0..20 {
+            supplier = supplier.wait(5 * SECOND).step(transient());
+        }
+        let supplier = supplier.batch([1]);
+        let script = supplier.script();
+        let mut source = source(&sim, supplier, SourceOptions::default());
+        sim.block_on(source.next(n(10))).unwrap().unwrap();
+        for gap in &gaps(&script)[10..] {
+            let pause = *gap - 5 * SECOND;
+            assert!(pause >= SECOND / 2 && pause <= SECOND, "{pause:?}");
+        }
+    });
+}
+
+#[test]
+fn a_call_that_fails_sooner_than_the_first_pause_does_not_restart_the_backoff() {
+    let sim = SimRuntime::new(1);
+    let mut supplier = ScriptedSupplier::new(&sim);
+    for _ in 0..20 {
+        supplier = supplier.wait(SECOND / 4).step(transient());
+    }
+    let script = supplier.script();
+    start(&sim, supplier, SourceOptions::default());
+    sim.advance(10 * MINUTE);
+    assert!(script.calls().len() < 40, "{:?}", gaps(&script));
+    assert!(gaps(&script).iter().any(|gap| *gap > 20 * SECOND));
+}
+
+#[test]
 fn a_success_ends_the_row_of_failures() {
     let sim = SimRuntime::new(1);
     let mut supplier = ScriptedSupplier::new(&sim);

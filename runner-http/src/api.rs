@@ -12,7 +12,6 @@ use crate::{
     ApiError, BaseUrlError, EnvError, HttpClient, HttpErrorKind, HttpRequest, HttpResponse,
     LimitError, Limits, Token, TokenError, base_url, env, envelope,
     error::{Body, json_fault},
-    fewer::Fewer,
     incoming::too_deep,
     scan::levels,
 };
@@ -41,7 +40,6 @@ macro_rules! bot_api {
         /// ```
         pub struct BotApi<C $($default)*> {
             inner: Arc<Inner<C>>,
-            pub(crate) fewer: Fewer,
         }
     };
 }
@@ -183,7 +181,6 @@ impl<C: HttpClient> BotApi<C> {
                 is_test: false,
                 limits: Limits::default(),
             }),
-            fewer: Fewer::default(),
         }
     }
 
@@ -215,7 +212,6 @@ impl<C: HttpClient> BotApi<C> {
         change(&mut inner);
         Self {
             inner: Arc::new(inner),
-            fewer: self.fewer,
         }
     }
 }
@@ -224,8 +220,6 @@ impl<C> Clone for BotApi<C> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
-            // What was refused concerns whoever polls.
-            fewer: Fewer::default(),
         }
     }
 }

@@ -41,6 +41,14 @@ impl<C: HttpClient> GetUpdates for BotApi<C> {
         delete_webhook(self, drop_pending_updates).await
     }
 
+    fn max_updates(&self) -> u8 {
+        max_updates(self)
+    }
+
+    fn is_too_large(error: &ApiError) -> bool {
+        is_too_large(error)
+    }
+
     fn update_id(raw: &Incoming) -> i64 {
         raw.id()
     }
@@ -80,11 +88,19 @@ where
     type Error = ApiError;
 
     async fn get_updates(&mut self, request: &UpdatesRequest) -> Result<Vec<Incoming>, ApiError> {
-        poll(&mut self.api, request).await
+        poll(&self.api, request).await
     }
 
     async fn delete_webhook(&mut self, drop_pending_updates: bool) -> Result<(), ApiError> {
         delete_webhook(&self.api, drop_pending_updates).await
+    }
+
+    fn max_updates(&self) -> u8 {
+        max_updates(&self.api)
+    }
+
+    fn is_too_large(error: &ApiError) -> bool {
+        is_too_large(error)
     }
 
     fn update_id(raw: &Incoming) -> i64 {
@@ -120,23 +136,21 @@ impl<T, C: fmt::Debug> fmt::Debug for TypedUpdates<T, C> {
 }
 
 async fn poll<C: HttpClient>(
-    api: &mut BotApi<C>,
+    api: &BotApi<C>,
     request: &UpdatesRequest,
 ) -> Result<Vec<Incoming>, ApiError> {
     let limits = *api.current_limits();
-    let most = u8::try_from(limits.max_updates).unwrap_or(u8::MAX);
-    let limit = api.fewer.limit(request.limit).min(most).max(1);
+    let limit = request.limit.clamp(1, max_updates(api));
     let mut post = api.request("getUpdates", &Params::of(request, limit))?;
     post.lane = Lane::Poll;
     post.limits.answer = post.limits.answer.saturating_add(request.timeout);
-    let answer = api.send(post).await;
-    if answer.as_ref().is_err_and(is_too_large) {
-        api.fewer.refused(limit);
-    }
-    let count = limit.into();
-    let updates = split(&answer?, api.token(), request.offset, count, &limits)?;
-    api.fewer.answered(updates.len());
-    Ok(updates)
+    let answer = api.send(post).await?;
+    split(&answer, api.token(), request.offset, limit.into(), &limits)
+}
+
+fn max_updates<C: HttpClient>(api: &BotApi<C>) -> u8 {
+    let max = api.current_limits().max_updates;
+    u8::try_from(max).unwrap_or(u8::MAX).clamp(1, 100)
 }
 
 /// Whether an answer with fewer updates could have been read.

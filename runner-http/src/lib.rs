@@ -20,7 +20,6 @@ mod client;
 mod env;
 mod envelope;
 mod error;
-mod fewer;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod get_updates;

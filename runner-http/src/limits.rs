@@ -2,7 +2,7 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-/// How long the parts of one exchange may take, and how large its answer may be.
+/// How long the parts of one call may take, and how large its answer may be.
 ///
 /// Set by [`BotApi::limits`](crate::BotApi::limits):
 ///
@@ -14,18 +14,19 @@ use std::{error::Error, fmt, time::Duration};
 ///     .max_body(64 << 20);
 /// ```
 ///
-/// # What becomes of an answer that is too large
+/// # Answers that exceed a limit
 ///
-/// Nothing that a limit refuses is confirmed, so nothing is lost by it. That alone would make a bot
-/// deaf, because the same batch would come again for ever. So:
+/// An answer that a limit refuses is not confirmed, so no update is lost. But the same request would
+/// get the same answer again. So:
 ///
-/// - after a body beyond [`max_body`](Self::max_body), or one not complete within
-///   [`body`](Self::body), the next polls ask for half as many updates, down to one, until as many
-///   have come as were refused, or none is waiting;
-/// - an update nested deeper than [`max_depth`](Self::max_depth) costs no other one: it goes to the
-///   error policy as undecodable, with its bytes;
-/// - of an answer with more updates than were asked for, those are taken that were asked for; the
-///   others come again. Only beyond [`max_updates`](Self::max_updates) it is refused.
+/// - After a body beyond [`max_body`](Self::max_body), or one that was not complete within
+///   [`body`](Self::body) or within the runner's own deadline, the next polls ask for half as many
+///   updates, down to one. They ask for more again when the updates that were refused have come, when
+///   full answers come quickly, or when no update is waiting.
+/// - An update nested deeper than [`max_depth`](Self::max_depth) goes to the error policy as
+///   undecodable, with its bytes. The others of its batch are handled.
+/// - If an answer has more updates than were asked for, the surplus is left out and comes again.
+///   Beyond [`max_updates`](Self::max_updates) the answer is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -35,6 +36,10 @@ pub struct Limits {
     /// API may hold a call back (flood limits); a poll adds its own timeout.
     pub answer: Duration,
     /// For the whole body after the head. Default: 30 s.
+    ///
+    /// The runner ends a poll that takes longer than the timeout and the margin of its
+    /// `FetchOptions`, 45 s by default. If a single update can take longer than that, raise both this
+    /// and the margin.
     pub body: Duration,
     /// The largest body that is read, in bytes, after decompression. Default: 16 MiB; an answer of
     /// the Bot API is cut at about 4 MiB.

@@ -509,55 +509,33 @@ fn a_changed_clone_leaves_the_original_as_it_was() {
 }
 
 #[test]
-fn an_answer_that_was_too_large_or_too_slow_is_followed_by_polls_for_fewer() {
-    for kind in [HttpErrorKind::TooLarge, HttpErrorKind::BodyTimeout] {
+fn an_answer_is_too_large_in_bytes_or_in_the_time_of_its_body() {
+    for (kind, too_large) in [
+        (HttpErrorKind::TooLarge, true),
+        (HttpErrorKind::BodyTimeout, true),
+        (HttpErrorKind::AnswerTimeout, false),
+        (HttpErrorKind::Closed, false),
+        (HttpErrorKind::Malformed, false),
+    ] {
         let fake = Fake::default();
-        for _ in 0..2 {
-            fake.push(Err(HttpError::new(kind)));
-        }
-        for body in [
-            ok(r#"[{"update_id":7},{"update_id":8}]"#),
-            ok("[]"),
-            ok("[]"),
-        ] {
-            fake.push(Ok(HttpResponse::new(body.0, body.1)));
-        }
-        let mut api = api(&fake);
-        for _ in 0..2 {
-            let error = block_on(api.get_updates(&request())).unwrap_err();
-            assert!(matches!(
-                SupplyError::from(error),
-                SupplyError::Transient(_)
-            ));
-        }
-        // A bot that polls with a clone knows nothing of it.
-        let mut other = api.clone();
-        for _ in 0..2 {
-            block_on(api.get_updates(&request())).unwrap();
-        }
-        block_on(other.get_updates(&request())).unwrap();
-        let asked: Vec<_> = fake
-            .bodies()
-            .iter()
-            .map(|body| body["limit"].clone())
-            .collect();
-        assert_eq!(asked, [100, 50, 25, 25, 100], "{kind:?}");
+        fake.push(Err(HttpError::new(kind)));
+        let error = block_on(api(&fake).get_updates(&request())).unwrap_err();
+        assert_eq!(BotApi::<Fake>::is_too_large(&error), too_large, "{kind:?}");
+        assert!(matches!(
+            SupplyError::from(error),
+            SupplyError::Transient(_)
+        ));
     }
 }
 
 #[test]
-fn other_failures_leave_the_number_of_updates_as_it_is() {
-    for kind in [
-        HttpErrorKind::AnswerTimeout,
-        HttpErrorKind::Closed,
-        HttpErrorKind::Malformed,
-    ] {
-        let fake = Fake::default();
-        fake.push(Err(HttpError::new(kind)));
-        fake.push(Ok(HttpResponse::new(200, ok("[]").1)));
-        let mut api = api(&fake);
-        block_on(api.get_updates(&request())).unwrap_err();
+fn no_poll_asks_for_more_updates_than_the_limit() {
+    for (max_updates, most) in [(0, 1), (1, 1), (7, 7), (100, 100), (10_000, 100)] {
+        let fake = Fake::answering([ok("[]")]);
+        let mut api = api(&fake).limits(Limits::default().max_updates(max_updates));
+        assert_eq!(api.max_updates(), most);
+        assert_eq!(api.updates_as::<Value>().max_updates(), most);
         block_on(api.get_updates(&request())).unwrap();
-        assert_eq!(fake.bodies()[1]["limit"], 100, "{kind:?}");
+        assert_eq!(fake.bodies()[0]["limit"], most);
     }
 }

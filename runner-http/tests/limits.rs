@@ -2,18 +2,19 @@
 //! that a bot is not made deaf by them.
 
 use std::{
+    collections::BTreeSet,
     error::Error,
     io::{Read, Write},
-    net::TcpListener,
-    sync::{Arc, Mutex},
+    net::{TcpListener, TcpStream},
+    sync::{Arc, Mutex, mpsc},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use futures::executor::block_on;
 use runner_core::{
-    Backoff, Bot, Cause, Delivery, Failure, GetUpdates, RetryPolicy, RunnerHandle, SourceOptions,
-    SupplyError, UpdatesRequest, Verdict,
+    Backoff, Bot, Cause, Delivery, Failure, FetchOptions, GetUpdates, RetryPolicy, RunnerHandle,
+    SourceOptions, SupplyError, UpdatesRequest, Verdict,
 };
 use runner_http::{
     ApiError, BotApi, HttpClient, HttpError, HttpErrorKind, HyperClient, Incoming, LimitError,
@@ -294,6 +295,84 @@ fn a_batch_that_is_too_large_comes_in_smaller_ones_over_ureq() {
 #[test]
 fn a_batch_that_is_too_large_comes_in_smaller_ones_over_hyper() {
     a_batch_that_is_too_large(HyperClient::new());
+}
+
+/// Has updates 1 to `LAST`. The body of an answer with more than ten never ends.
+fn slow_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || while answer_slowly(&mut stream).is_some() {});
+        }
+    });
+    url
+}
+
+const LAST: u64 = 50;
+
+/// Answers one poll; `None` when the client has gone.
+fn answer_slowly(stream: &mut TcpStream) -> Option<()> {
+    let mut request = Vec::new();
+    while !is_whole(&request) {
+        let mut some = [0; 4096];
+        let count = stream.read(&mut some).ok().filter(|count| *count > 0)?;
+        request.extend_from_slice(&some[..count]);
+    }
+    let body = request.split(|byte| *byte == b'\n').next_back()?;
+    let params: serde_json::Value = serde_json::from_slice(body).ok()?;
+    let limit = params["limit"].as_u64()?;
+    let offset = params["offset"].as_u64();
+    // The first poll of all may take longer than others.
+    let count = if offset.is_none() { 1 } else { limit };
+    let ids = (offset.unwrap_or(1)..=LAST).take(count.try_into().ok()?);
+    let updates: Vec<_> = ids.map(|id| format!(r#"{{"update_id":{id}}}"#)).collect();
+    let body = answer(&format!("[{}]", updates.join(",")));
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes()).ok()?;
+    if updates.len() <= 10 {
+        return stream.write_all(body.as_bytes()).ok();
+    }
+    stream.write_all(&body.as_bytes()[..20]).ok()?;
+    // Until the client gives up.
+    let _ = stream.read(&mut [0]);
+    None
+}
+
+fn a_body_that_does_not_end_in_time(client: impl HttpClient) {
+    let api = BotApi::with_client(TOKEN, client).unwrap();
+    let api = api.base_url(slow_server()).unwrap();
+    // Longer than the runner waits for the call.
+    let api = api.limits(Limits::default().body(LONG));
+    let (sender, receiver) = mpsc::channel();
+    let bot = Bot::for_each_with(
+        api,
+        sender,
+        async |sender: mpsc::Sender<i64>, update: Delivery<Update>| {
+            sender.send(update.id()).unwrap();
+        },
+    );
+    let fetch = FetchOptions::default().limit(40).timeout(Duration::ZERO);
+    let backoff = RetryPolicy::default().backoff(Backoff::Fixed(Duration::from_millis(1)));
+    let bot = bot
+        .fetch(fetch.margin(Duration::from_millis(800)))
+        .source(SourceOptions::default().retry(backoff));
+    let handle = bot.into_runner(Arc::new(Smol::new())).start();
+    let handled = (0..LAST).map(|_| receiver.recv_timeout(LONG).unwrap());
+    let handled: BTreeSet<i64> = handled.collect();
+    assert!(handled.into_iter().eq(1..=LAST.cast_signed()), "each once");
+    block_on(handle.stop()).unwrap();
+}
+
+#[test]
+fn a_call_that_is_dropped_in_the_body_is_followed_by_polls_for_fewer_over_ureq() {
+    a_body_that_does_not_end_in_time(UreqClient::new());
+}
+
+#[test]
+fn a_call_that_is_dropped_in_the_body_is_followed_by_polls_for_fewer_over_hyper() {
+    a_body_that_does_not_end_in_time(HyperClient::new());
 }
 
 fn an_update_nested_too_deep(client: impl HttpClient) {

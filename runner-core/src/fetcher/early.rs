@@ -1,27 +1,27 @@
-//! Empty answers that come too early. Knows no clock.
+//! Empty answers that come too early. Reads no clock.
 //!
-//! A server that is being stopped answers a poll at once, and so does one that is out of order. Each
-//! for itself is harmless; a row of them would be a busy loop.
+//! A server that is shutting down answers a poll at once, and so may a broken one. One such answer is
+//! harmless, but many in a row would be a busy loop.
 
 use std::time::Duration;
 
-/// A row of empty answers that came too early.
+/// Counts empty answers in a row that came too early.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Early {
+pub(super) struct EarlyAnswers {
     row: u32,
 }
 
-impl Early {
-    /// So many are an accident.
+impl EarlyAnswers {
+    /// As many may be an accident.
     const TOLERATED: u32 = 2;
 
-    /// A Bot API server that is asked for the same offset sooner than this answers with single
-    /// updates.
+    /// A Bot API server answers with single updates if the same offset is asked for again sooner than
+    /// this.
     const TOO_SOON: Duration = Duration::from_millis(500);
 
     const PAUSE: Duration = Duration::from_secs(1);
 
-    /// Notes an empty answer and tells how long to pause, if at all.
+    /// Notes an empty answer, and returns how long to pause, if at all.
     pub(super) fn note(&mut self, took: Duration, timeout: Duration) -> Option<Duration> {
         if took >= (timeout / 4).max(Self::TOO_SOON) {
             self.reset();
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn the_third_early_answer_in_a_row_leads_to_a_pause() {
-        let mut early = Early::default();
+        let mut early = EarlyAnswers::default();
         assert_eq!(early.note(Duration::ZERO, 30 * SECOND), None);
         assert_eq!(early.note(SECOND, 30 * SECOND), None);
         assert_eq!(early.note(7 * SECOND, 30 * SECOND), Some(SECOND));
@@ -56,7 +56,7 @@ mod tests {
 
     #[test]
     fn without_a_poll_timeout_answers_within_half_a_second_are_early() {
-        let mut early = Early::default();
+        let mut early = EarlyAnswers::default();
         for _ in 0..2 {
             assert_eq!(early.note(Duration::ZERO, Duration::ZERO), None);
         }

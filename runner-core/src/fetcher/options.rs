@@ -1,8 +1,8 @@
-//! What is asked of `getUpdates`.
+//! The parameters of `getUpdates`: [`FetchOptions`].
 
 use std::time::Duration;
 
-/// What is asked of `getUpdates`, and what happens before the first call.
+/// What to ask `getUpdates` for, and what to do before the first call.
 ///
 /// Source: <https://core.telegram.org/bots/api#getupdates>.
 ///
@@ -27,7 +27,8 @@ pub struct FetchOptions {
 impl FetchOptions {
     /// The most updates of one call, 1 to 100; other values count as the nearer end. Default: 100.
     ///
-    /// Fewer are asked for when the sink has less room.
+    /// Fewer are asked for when the sink has less room, and after an answer that was too large or too
+    /// slow.
     pub fn limit(mut self, limit: u8) -> Self {
         self.limit = limit.clamp(1, 100);
         self
@@ -35,19 +36,22 @@ impl FetchOptions {
 
     /// How long the server may hold a call until there is an update. Default: 30 s.
     ///
-    /// Whole seconds, at most 50, which is where the server ends it. Less than some 25 s only costs
-    /// calls; updates arrive at once in any case. Below 1 s the server does not wait at all, and there
-    /// is about one call a second while nothing arrives.
+    /// Whole seconds, at most 50, the server's own limit. Updates arrive at once in any case; with
+    /// less than about 25 s there are only more calls. Below 1 s the server does not wait at all, and
+    /// there is about one call a second while nothing arrives.
+    ///
+    /// If something cuts polls before that time, shorter ones are asked for.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Duration::from_secs(timeout.as_secs().min(50));
         self
     }
 
-    /// How much longer than [`timeout`](Self::timeout) an answer may take before the call counts as
-    /// dead. Default: 15 s, for a slow network and for answers that the server delays by 3 s.
+    /// How much longer than [`timeout`](Self::timeout) an answer may take, its body included, before
+    /// the call counts as dead. Default: 15 s, for a slow network and for answers that the server
+    /// delays by 3 s.
     ///
-    /// Until the server has answered for the first time there are another 30 s: it may have to log
-    /// the bot in.
+    /// After a call that took too long, the next ones ask for half as many updates. Until the server
+    /// has answered for the first time it has another 30 s: it may have to log the bot in.
     pub fn margin(mut self, margin: Duration) -> Self {
         self.margin = margin;
         self
@@ -55,26 +59,27 @@ impl FetchOptions {
 
     /// The kinds of update that are wanted, by their names in the Bot API.
     ///
-    /// Default: nothing is said, and the server keeps what it was told last, or else sends all but
-    /// `chat_member`, `message_reaction` and `message_reaction_count`.
+    /// Default: not sent. Then the server keeps the setting of the last request that had one. If
+    /// there was none, it sends all kinds except `chat_member`, `message_reaction` and
+    /// `message_reaction_count`.
     pub fn allowed_updates<T: Into<String>>(mut self, kinds: impl IntoIterator<Item = T>) -> Self {
         self.allowed_updates = Some(kinds.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Forgets what is waiting at the server, once, before the first call. Default: off.
+    /// Deletes the updates that are waiting at the server, once, before the first call. Default: off.
     ///
-    /// Done by `deleteWebhook`, as the Bot API has no other way: a webhook is removed too. The call is
+    /// The Bot API can do this only by `deleteWebhook`, so a webhook is removed, too. The call is
     /// repeated until it is answered.
     pub fn drop_pending_updates(mut self, drop: bool) -> Self {
         self.drop_pending_updates = drop;
         self
     }
 
-    /// Removes a webhook, once before the first call, and once more per run if one turns up later.
+    /// Removes a webhook, once before the first call, and once more per run if one is set later.
     ///
-    /// Default: off, and a webhook ends the run with
-    /// [`SourceError::Webhook`](crate::SourceError::Webhook): somebody may rely on it.
+    /// Default: off. A webhook then ends the run with
+    /// [`SourceError::Webhook`](crate::SourceError::Webhook), because another program may rely on it.
     pub fn delete_webhook(mut self, delete: bool) -> Self {
         self.delete_webhook = delete;
         self

@@ -1,34 +1,35 @@
-//! The offset, and what the server knows of it. Knows no clock and no server.
+//! The offset, and whether the server has processed it. Reads no clock and sends nothing.
 //!
 //! A server forgets every update below an offset as soon as it processes a request that carries it,
 //! whatever becomes of the answer. So of all that was supplied, only the last batch can ever come
-//! again, and only until the next request: nothing else is remembered here.
+//! again, and only until the next request.
 
 use std::time::Duration;
 
+use super::recent::RecentIds;
 use crate::Confirmation;
 
 /// Where the next request begins.
 #[derive(Debug)]
 pub(super) struct Position {
     offset: Option<i64>,
-    /// What the server knows of `offset`.
-    reach: Reach,
+    sent: Sent,
     /// Whether something was supplied that no end of a run has reported as confirmed.
     moved: bool,
     /// How many updates were supplied in this run.
     supplied: usize,
-    /// The ids of the last batch, until a request after it was answered.
-    last: Vec<i64>,
+    /// The size of the last batch, until a request after it was answered.
+    last: usize,
+    recent: RecentIds,
 }
 
-/// How far an offset got.
+/// What the server knows of an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reach {
+enum Sent {
     /// No request has carried it.
-    Unsent,
+    Never,
     /// A request that carried it was begun.
-    Sent,
+    Begun,
     /// A request that carried it was under way for long enough.
     Assumed,
     /// A request that carried it was answered.
@@ -37,14 +38,14 @@ enum Reach {
 
 /// What is left to do at the end of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
-    pub(super) step: Step,
+pub(super) struct ClosePlan {
+    pub(super) step: CloseStep,
     pub(super) redelivers_from: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Nothing, this is how it is.
+pub(super) enum CloseStep {
+    /// No request is needed.
     Done(Confirmation),
     /// One request with this offset.
     Confirm {
@@ -55,16 +56,17 @@ pub(super) enum Step {
 }
 
 impl Position {
-    /// A request is processed, or its connection is dead, when it has been under way this long.
+    /// After this time, a request has been processed, or its connection is dead.
     pub(super) const ASSUMED_AFTER: Duration = Duration::from_secs(1);
 
     pub(super) fn new() -> Self {
         Self {
             offset: None,
-            reach: Reach::Confirmed,
+            sent: Sent::Confirmed,
             moved: false,
             supplied: 0,
-            last: Vec::new(),
+            last: 0,
+            recent: RecentIds::new(),
         }
     }
 
@@ -74,102 +76,129 @@ impl Position {
 
     /// A request that carries the offset begins.
     pub(super) fn begin(&mut self) {
-        if self.reach == Reach::Unsent {
-            self.reach = Reach::Sent;
+        if self.sent == Sent::Never {
+            self.sent = Sent::Begun;
         }
     }
 
-    /// A request was dropped after this long. One whose time was over may never have reached the
-    /// server.
+    /// A request was dropped after this time. If it was overdue, it may never have reached the server.
     pub(super) fn dropped(&mut self, pending: Duration, overdue: bool) {
         let likely = pending >= Self::ASSUMED_AFTER && !overdue;
-        if likely && self.reach == Reach::Sent {
-            self.reach = Reach::Assumed;
+        if likely && self.sent == Sent::Begun {
+            self.sent = Sent::Assumed;
         }
     }
 
     /// The server has processed a request that carried the offset.
     pub(super) fn processed(&mut self) {
-        self.reach = Reach::Confirmed;
-        self.last.clear();
+        self.sent = Sent::Confirmed;
+        self.last = 0;
     }
 
-    /// The server has answered with these updates, which are about to be supplied.
-    pub(super) fn answered(&mut self, ids: Vec<i64>) {
-        self.processed();
-        // The last id of this answer, be it higher or lower than before: after a week without
-        // updates the server may go on anywhere.
-        let Some(last) = ids.last() else { return };
-        self.offset = Some(last.saturating_add(1));
-        self.reach = Reach::Unsent;
-        self.moved = true;
-        self.supplied = self.supplied.saturating_add(ids.len());
-        self.last = ids;
+    /// The server has answered with these updates. Returns the indices of those that were supplied
+    /// before; the others are about to be supplied.
+    pub(super) fn answered(&mut self, ids: &[i64]) -> Vec<usize> {
+        let mut repeated = Vec::new();
+        let mut last = None;
+        for (index, &id) in ids.iter().enumerate() {
+            if self.recent.add(id) {
+                last = Some(id);
+            } else {
+                repeated.push(index);
+            }
+        }
+        match (last, ids.last()) {
+            // The last new id of this answer, whether higher or lower than before: after a week
+            // without updates the server may go on anywhere.
+            (Some(last), _) => {
+                self.processed();
+                self.offset = Some(last.saturating_add(1));
+                self.sent = Sent::Never;
+                self.moved = true;
+                self.last = ids.len() - repeated.len();
+                self.supplied = self.supplied.saturating_add(self.last);
+                self.recent.trim(self.last);
+            }
+            (None, None) => self.processed(),
+            // Nothing new, so the server has not looked at the offset. Unless it gave what was asked
+            // for, with new ids that happen to be those of recent updates. Then the offset moves on.
+            (None, Some(last)) => self.offset = self.offset.max(Some(last.saturating_add(1))),
+        }
+        repeated
     }
 
-    /// Ends a run of which so many updates are settled without a gap. The next one counts anew.
+    /// Whether the update is one of the last that were supplied, and not wanted again.
+    pub(super) fn is_repeated(&self, id: i64) -> bool {
+        self.recent.contains(id)
+    }
+
+    /// Ends a run in which this many updates, from the first, are settled without a gap. The next run
+    /// counts from zero.
     ///
-    /// What is to be confirmed is confirmed only by [`confirmed`](Self::confirmed).
-    pub(super) fn close(&mut self, settled_prefix: usize) -> Plan {
+    /// If the plan has a request, [`confirmed`](Self::confirmed) is called after it.
+    pub(super) fn close(&mut self, settled_prefix: usize) -> ClosePlan {
         let supplied = std::mem::take(&mut self.supplied);
         let last = std::mem::take(&mut self.last);
-        let before_last = supplied.saturating_sub(last.len());
+        let before_last = supplied.saturating_sub(last);
         let Some(offset) = self.offset else {
-            return Plan {
-                step: Step::Done(Confirmation::NotNeeded),
+            return ClosePlan {
+                step: CloseStep::Done(Confirmation::NotNeeded),
                 redelivers_from: None,
             };
         };
         let settled = settled_prefix.saturating_sub(before_last);
-        let Some(&unsettled) = last.get(settled) else {
-            // All that can still be confirmed or come again is settled.
+        let left_of_last = last.saturating_sub(settled);
+        let unsettled = self.recent.nth_last(left_of_last);
+        self.recent.forget(supplied.saturating_sub(settled_prefix));
+        let Some(unsettled) = unsettled else {
+            // Every update that can still be confirmed or come again is settled.
             let position = offset;
-            let step = match self.reach {
-                _ if !self.moved => Step::Done(Confirmation::NotNeeded),
-                Reach::Confirmed => Step::Done(Confirmation::Confirmed { position }),
-                Reach::Assumed => Step::Done(Confirmation::Assumed { position }),
-                Reach::Unsent | Reach::Sent => Step::Confirm {
+            let step = match self.sent {
+                _ if !self.moved => CloseStep::Done(Confirmation::NotNeeded),
+                Sent::Confirmed => CloseStep::Done(Confirmation::Confirmed { position }),
+                Sent::Assumed => CloseStep::Done(Confirmation::Assumed { position }),
+                Sent::Never | Sent::Begun => CloseStep::Confirm {
                     position,
-                    sent: self.reach == Reach::Sent,
+                    sent: self.sent == Sent::Begun,
                 },
             };
-            self.moved = matches!(step, Step::Confirm { .. });
-            return Plan {
+            self.moved = matches!(step, CloseStep::Confirm { .. });
+            return ClosePlan {
                 step,
                 redelivers_from: None,
             };
         };
-        let reach = self.reach;
-        // Where the server has processed a request with the higher offset, going back costs nothing
-        // and brings nothing.
+        let known = self.sent;
+        // If the server has processed a request with the higher offset, going back does no harm,
+        // and no good.
         self.offset = Some(unsettled);
-        self.reach = Reach::Unsent;
+        self.sent = Sent::Never;
         self.moved = true;
-        let step = match reach {
-            Reach::Assumed => Step::Done(Confirmation::Assumed { position: offset }),
-            _ if settled > 0 => Step::Confirm {
+        let step = match known {
+            Sent::Assumed => CloseStep::Done(Confirmation::Assumed { position: offset }),
+            _ if settled > 0 => CloseStep::Confirm {
                 position: unsettled,
-                sent: reach == Reach::Sent,
+                sent: known == Sent::Begun,
             },
             // The answer with the last batch has confirmed all before it.
-            _ if before_last > 0 => Step::Done(Confirmation::Confirmed {
+            _ if before_last > 0 => CloseStep::Done(Confirmation::Confirmed {
                 position: unsettled,
             }),
-            _ => Step::Done(Confirmation::NotNeeded),
+            _ => CloseStep::Done(Confirmation::NotNeeded),
         };
-        if let Step::Done(_) = step {
+        if let CloseStep::Done(_) = step {
             self.confirmed();
         }
-        Plan {
+        ClosePlan {
             step,
             // Once the higher offset was sent, nothing can be promised.
-            redelivers_from: (reach == Reach::Unsent).then_some(before_last + settled),
+            redelivers_from: (known == Sent::Never).then_some(before_last + settled),
         }
     }
 
     /// Nothing below the offset is left to be confirmed.
     pub(super) fn confirmed(&mut self) {
-        self.reach = Reach::Confirmed;
+        self.sent = Sent::Confirmed;
         self.moved = false;
     }
 }
@@ -184,14 +213,14 @@ mod tests {
         let mut position = Position::new();
         for batch in batches {
             position.begin();
-            position.answered(batch.to_vec());
+            position.answered(batch);
         }
         position
     }
 
-    fn done(confirmation: Confirmation) -> Plan {
-        Plan {
-            step: Step::Done(confirmation),
+    fn done(confirmation: Confirmation) -> ClosePlan {
+        ClosePlan {
+            step: CloseStep::Done(confirmation),
             redelivers_from: None,
         }
     }
@@ -201,12 +230,12 @@ mod tests {
         let mut position = answered(&[&[7, 8, 9]]);
         assert_eq!(position.offset(), Some(10));
         position.begin();
-        position.answered(Vec::new());
+        position.answered(&[]);
         assert_eq!(position.offset(), Some(10));
         position.begin();
-        position.answered(vec![3]);
+        position.answered(&[3]);
         assert_eq!(position.offset(), Some(4));
-        position.answered(vec![i64::MAX]);
+        position.answered(&[i64::MAX]);
         assert_eq!(position.offset(), Some(i64::MAX));
     }
 
@@ -216,15 +245,15 @@ mod tests {
         position.begin();
         assert_eq!(position.close(0), done(Confirmation::NotNeeded));
         position.begin();
-        position.answered(Vec::new());
+        position.answered(&[]);
         assert_eq!(position.close(0), done(Confirmation::NotNeeded));
     }
 
     #[test]
     fn what_was_never_sent_has_to_be_confirmed_until_it_is() {
         let mut position = answered(&[&[1, 2]]);
-        let confirm = Plan {
-            step: Step::Confirm {
+        let confirm = ClosePlan {
+            step: CloseStep::Confirm {
                 position: 3,
                 sent: false,
             },
@@ -241,7 +270,7 @@ mod tests {
     fn an_answer_confirms_and_a_long_poll_is_assumed_to() {
         let mut position = answered(&[&[1, 2]]);
         position.begin();
-        position.answered(Vec::new());
+        position.answered(&[]);
         let confirmed = Confirmation::Confirmed { position: 3 };
         assert_eq!(position.close(2), done(confirmed));
 
@@ -258,7 +287,7 @@ mod tests {
             let mut position = answered(&[&[1, 2]]);
             position.begin();
             position.dropped(pending, overdue);
-            let step = Step::Confirm {
+            let step = CloseStep::Confirm {
                 position: 3,
                 sent: true,
             };
@@ -270,7 +299,7 @@ mod tests {
     fn what_is_unsettled_comes_again() {
         let mut position = answered(&[&[1, 2], &[5, 6, 9]]);
         let plan = position.close(3);
-        let step = Step::Confirm {
+        let step = CloseStep::Confirm {
             position: 6,
             sent: false,
         };
@@ -282,13 +311,13 @@ mod tests {
     fn only_the_last_batch_can_come_again() {
         let mut position = answered(&[&[1, 2], &[5, 6, 9]]);
         let plan = position.close(0);
-        let confirmed = Step::Done(Confirmation::Confirmed { position: 5 });
+        let confirmed = CloseStep::Done(Confirmation::Confirmed { position: 5 });
         assert_eq!((plan.step, plan.redelivers_from), (confirmed, Some(2)));
         assert_eq!(position.offset(), Some(5));
 
         let mut position = answered(&[&[5, 6, 9]]);
         let plan = position.close(0);
-        let nothing = Step::Done(Confirmation::NotNeeded);
+        let nothing = CloseStep::Done(Confirmation::NotNeeded);
         assert_eq!((plan.step, plan.redelivers_from), (nothing, Some(0)));
         assert_eq!(position.offset(), Some(5));
     }
@@ -299,7 +328,7 @@ mod tests {
         position.begin();
         position.dropped(SECOND / 2, false);
         let plan = position.close(1);
-        let step = Step::Confirm {
+        let step = CloseStep::Confirm {
             position: 2,
             sent: true,
         };
@@ -314,7 +343,7 @@ mod tests {
 
         let mut position = answered(&[&[1, 2, 3]]);
         position.begin();
-        position.answered(Vec::new());
+        position.answered(&[]);
         let confirmed = Confirmation::Confirmed { position: 4 };
         assert_eq!(position.close(1), done(confirmed));
         assert_eq!(position.offset(), Some(4));
@@ -324,7 +353,7 @@ mod tests {
     fn after_a_jump_downwards_the_new_batch_can_come_again() {
         let mut position = answered(&[&[900, 901], &[20, 21]]);
         let plan = position.close(3);
-        let step = Step::Confirm {
+        let step = CloseStep::Confirm {
             position: 21,
             sent: false,
         };
@@ -337,9 +366,9 @@ mod tests {
         position.close(2);
         position.confirmed();
         position.begin();
-        position.answered(vec![3, 4]);
+        position.answered(&[3, 4]);
         let plan = position.close(1);
-        let step = Step::Confirm {
+        let step = CloseStep::Confirm {
             position: 4,
             sent: false,
         };

@@ -487,7 +487,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
                         shared.look();
                         looked = Some(answered);
                     }
-                    let scarce = batch.len() < limit.get();
+                    let scarce = !self.source.was_full();
                     seen = shared.sink.add(batch, answered, scarce);
                 }
                 Next::Go(Some(Err(error))) => return Reason::Supply(error),

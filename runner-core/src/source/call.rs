@@ -1,4 +1,4 @@
-//! One future of the supplier, whose panics harm nobody else.
+//! One future of the supplier, with its panics contained.
 
 use std::{
     pin::Pin,

@@ -1,13 +1,13 @@
-//! What to do when another instance polls for the same updates. Knows no clock.
+//! What to do when another instance polls for the same updates. Reads no clock.
 //!
-//! During a rolling deploy the old instance goes away within a minute. If it does not, one of the
-//! two has to leave, or both would throw each other out for ever.
+//! During a rolling deploy the old instance has the time of three waits to go away, 15 to 30 s. If it
+//! does not, one of the two has to end, or each would go on ending the polls of the other.
 
 use std::time::{Duration, Instant};
 
 use super::retry::uniform;
 
-/// Conflicts seen lately.
+/// The conflicts of the last minutes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Conflicts {
     count: u32,
@@ -18,16 +18,16 @@ impl Conflicts {
     /// This many conflicts are too many.
     pub(super) const FATAL: u32 = 4;
 
-    /// Without a conflict for this long, the count begins anew.
+    /// After this time without a conflict, the count starts from zero.
     const QUIET: Duration = Duration::from_secs(5 * 60);
 
-    /// An earlier call would throw the other one out instead of giving it time to leave; a random
-    /// one keeps two instances from waiting in step.
+    /// An earlier call would end the poll of the other instance instead of giving it time to leave.
+    /// The random part keeps two instances from waiting in step.
     const SHORTEST: Duration = Duration::from_secs(5);
     const WIDTH: Duration = Duration::from_secs(5);
 
-    /// Counts a conflict and tells how long to wait; `None` if it is one too many. After that the
-    /// count begins anew.
+    /// Counts a conflict and returns how long to wait; `None` if it is one too many. The count then
+    /// starts from zero.
     pub(super) fn note(&mut self, now: Instant, entropy: u64) -> Option<Duration> {
         let quiet = self
             .last

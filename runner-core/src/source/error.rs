@@ -8,13 +8,13 @@ use crate::SupplyError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SourceError {
-    /// The supplier says that trying again cannot help.
+    /// The supplier says that another attempt cannot help.
     Supply(SupplyError),
     /// A webhook receives the updates.
     Webhook(SupplyError),
-    /// Another instance polls for the same updates, and did not go away.
+    /// Another instance polls for the same updates, and did not stop.
     Poller {
-        /// How often it got in the way within a short time.
+        /// How many conflicts there were within a short time.
         conflicts: u32,
         /// What the supplier said last.
         source: SupplyError,
@@ -70,7 +70,7 @@ impl fmt::Display for SourceError {
 impl Error for SourceError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            // What it would say is said already.
+            // Its own text would add nothing.
             Self::Supply(SupplyError::Fatal(source)) => Some(&**source),
             Self::Supply(source)
             | Self::Webhook(source)

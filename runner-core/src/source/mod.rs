@@ -1,16 +1,15 @@
 //! Calls a supplier again and again: pauses, deadlines, retries.
 //!
-//! Decisions are in files that know no clock (`retry.rs`, `conflict.rs`, `pace.rs`); this one does
-//! the waiting.
+//! The decisions are in files that read no clock (`retry.rs`, `conflict.rs`, `pace.rs`); this file
+//! waits.
 
-mod alarm;
 mod call;
 mod conflict;
 mod error;
-mod journal;
 mod options;
 mod pace;
 mod retry;
+mod state_log;
 mod status;
 
 use std::{
@@ -27,13 +26,12 @@ use futures::{Stream, StreamExt, stream};
 
 pub(crate) use self::status::{SourceState, Status};
 use self::{
-    alarm::Alarm,
     call::Guarded,
     conflict::Conflicts,
     error::NoAnswer,
-    journal::{Journal, Kind},
     pace::Pace,
     retry::{GaveUp, Retry, SHORTEST},
+    state_log::{StateLog, TroubleKind},
     status::Opened,
 };
 pub use self::{
@@ -44,21 +42,23 @@ pub use self::{
 };
 use crate::{
     Closing, Conflict, Runtime, SupplyError, UpdateSupplier, panics::guarded, runtime::yield_now,
+    timer::ResettableTimer,
 };
 
-/// Gets batches out of a supplier, however unreliable it is.
+/// Gets batches from a supplier, however unreliable that is.
 ///
-/// A [`Runner`](crate::Runner) has one inside. Use it alone to read updates in a loop of your own,
-/// without a sink.
+/// Others call this a poller. A [`Runner`](crate::Runner) contains one. Use it alone to read updates
+/// in a loop of your own, without a sink.
 ///
 /// # What it adds to a supplier
 ///
-/// - A deadline: a call that takes longer than
-///   [`call_timeout`](UpdateSupplier::call_timeout) is dropped, and counts as a failure that passes.
-/// - Retries: see [`RetryPolicy`]. A request to wait is obeyed once, exactly, and is no failure.
-/// - Conflicts: if another instance polls for the same updates it waits 5 to 10 s, at random. The
-///   fourth conflict ends it with [`SourceError::Poller`], unless five minutes went by without any.
-/// - Pauses between calls, if asked to:
+/// - A deadline: a call that takes longer than [`call_timeout`](UpdateSupplier::call_timeout) is
+///   dropped, and counts as a transient failure.
+/// - Retries: see [`RetryPolicy`]. If the supplier asks to wait, the source waits exactly that long,
+///   once; that is not a failure.
+/// - Conflicts: if another instance polls for the same updates, the source waits 5 to 10 s, at random.
+///   The fourth conflict ends it with [`SourceError::Poller`], unless there was none for five minutes.
+/// - Pauses between calls, if configured:
 ///   [`speed_traffic_balance`](SourceOptions::speed_traffic_balance).
 /// - Isolation: a panic of the supplier becomes [`SourceError::Panicked`].
 ///
@@ -86,13 +86,17 @@ pub struct Source<S> {
     retry: Retry,
     conflicts: Conflicts,
     pace: Pace,
-    /// Outlives a dropped `next`: pausing and resuming is no way around it.
-    rest: Option<Rest>,
-    journal: Journal,
+    /// Outlives a dropped `next`, so that pausing and resuming cannot skip the wait.
+    rest: Option<NextCall>,
+    log: StateLog,
     /// For the deadline of calls.
-    alarm: Alarm,
+    timer: ResettableTimer,
     /// When the last call was answered with updates, or when this was made.
     answered_at: Instant,
+    /// How many updates the last call asked for.
+    asked_for: NonZeroUsize,
+    /// Whether it returned as many.
+    full: bool,
 }
 
 impl<S: UpdateSupplier> Source<S> {
@@ -107,25 +111,27 @@ impl<S: UpdateSupplier> Source<S> {
             conflicts: Conflicts::default(),
             pace: Pace::new(options.balance, options.max_delay),
             rest: None,
-            alarm: Alarm::default(),
-            journal: Journal::default(),
+            timer: ResettableTimer::default(),
+            log: StateLog::default(),
+            asked_for: NonZeroUsize::MIN,
+            full: false,
         }
     }
 
     /// Waits for the next batch: at most `limit` updates, oldest first, possibly none.
     ///
-    /// `None` if the source is closed by hand meanwhile, see [`SourceHandle::close`]. The next call
+    /// Returns `None` if the source is closed meanwhile, see [`SourceHandle::close`]. The next call
     /// opens it again.
     ///
     /// # Errors
     ///
-    /// [`SourceError`] if trying again cannot help or must not be tried. It may be called again all
-    /// the same, and then counts failures and conflicts anew.
+    /// [`SourceError`] if another attempt cannot help, or is not allowed. You may call it again
+    /// anyway; failures and conflicts are then counted from zero.
     ///
     /// # Cancel safety
     ///
-    /// Safe. A pending call is dropped, which loses no update; a wait that is under way goes on in
-    /// the next call.
+    /// Safe. A pending call is dropped, which loses no update. The next call continues a wait that was
+    /// under way.
     pub async fn next(
         &mut self,
         limit: NonZeroUsize,
@@ -134,7 +140,7 @@ impl<S: UpdateSupplier> Source<S> {
         self.next_at(limit, asked).await
     }
 
-    /// The same for one who knows what time it is.
+    /// The same, for callers that have just read the clock.
     pub(crate) async fn next_at(
         &mut self,
         limit: NonZeroUsize,
@@ -145,29 +151,27 @@ impl<S: UpdateSupplier> Source<S> {
         let mut now = asked;
         loop {
             if self.rest.is_some() {
-                if let Ended::Closed = self.rest(&opened).await {
-                    return None;
-                }
+                self.rest(&opened).await?;
                 now = self.runtime.now();
             }
-            let answer = self.call(&opened, limit, now).await;
+            let began = now;
+            let answer = self.call(&opened, limit, began).await?;
             now = self.runtime.now();
             let error = match answer {
-                Ended::Closed => return None,
-                Ended::Done(Ok(Ok(batch))) => {
+                Ok(Ok(batch)) => {
                     opened.answered(now);
-                    self.answered(batch.len(), limit, asked, now);
+                    self.answered(batch.len(), asked, now);
                     if batch.is_empty() {
-                        // A supplier that has nothing and never waits must not take the thread.
+                        // A supplier that has nothing and never waits must not occupy the thread.
                         yield_now().await;
                     }
                     return Some(Ok(batch));
                 }
-                Ended::Done(Ok(Err(error))) => match self.failed(error, now) {
+                Ok(Err(error)) => match self.failed(error, began, now) {
                     Ok(()) => continue,
                     Err(error) => error,
                 },
-                Ended::Done(Err(panic)) => SourceError::Panicked(panic),
+                Err(panic) => SourceError::Panicked(panic),
             };
             status.deactivate();
             self.retry.succeeded();
@@ -193,7 +197,7 @@ impl<S: UpdateSupplier> Source<S> {
         .fuse()
     }
 
-    /// Ends a run in good order: see [`UpdateSupplier::close`].
+    /// Ends a run: see [`UpdateSupplier::close`].
     ///
     /// # Errors
     ///
@@ -217,7 +221,7 @@ impl<S: UpdateSupplier> Source<S> {
         }
     }
 
-    /// Closes the source from elsewhere, while it waits for updates.
+    /// A handle that closes the source from elsewhere, while it waits for updates.
     #[must_use]
     pub fn handle(&self) -> SourceHandle {
         SourceHandle(self.status.clone())
@@ -229,10 +233,11 @@ impl<S: UpdateSupplier> Source<S> {
         self.handle().is_active()
     }
 
-    /// Whether a call was answered lately: within the time that one may take, and 15 s.
+    /// Whether the last answer is at most one [`call_timeout`](UpdateSupplier::call_timeout) and 15 s
+    /// old.
     ///
-    /// A supplier without a [`call_timeout`](UpdateSupplier::call_timeout) counts as connected from
-    /// its first answer to its next failure.
+    /// A supplier without a call timeout counts as connected from its first answer to its next
+    /// failure.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.status.snapshot().is_connected(self.runtime.now())
@@ -241,6 +246,11 @@ impl<S: UpdateSupplier> Source<S> {
     pub(crate) fn set_options(&mut self, options: SourceOptions) {
         self.retry = Retry::new(options.retry);
         self.pace = Pace::new(options.balance, options.max_delay);
+    }
+
+    /// Whether the last answer had all the updates that it was asked for, so that more may be waiting.
+    pub(crate) fn was_full(&self) -> bool {
+        self.full
     }
 
     /// When the last call was answered.
@@ -252,42 +262,44 @@ impl<S: UpdateSupplier> Source<S> {
         self.status.clone()
     }
 
-    /// Waits until the next call may begin.
-    async fn rest(&mut self, opened: &Opened<'_>) -> Ended<()> {
-        let Some(Rest { until, state }) = self.rest else {
-            return Ended::Done(());
-        };
-        if until > self.runtime.now() {
+    /// Waits until the next call may begin. `None` if the source is closed by hand.
+    async fn rest(&mut self, opened: &Opened<'_>) -> Option<()> {
+        if let Some(NextCall { until, state }) = self.rest
+            && until > self.runtime.now()
+        {
             opened.enter(|status| {
                 status.state = state;
                 status.deadline = None;
             });
             let mut sleep = self.runtime.sleep_until(until);
-            let ended = poll_fn(|cx| match opened.poll_closed(cx) {
-                Poll::Ready(()) => Poll::Ready(Ended::Closed),
-                Poll::Pending => sleep.as_mut().poll(cx).map(Ended::Done),
-            });
-            if let Ended::Closed = ended.await {
-                return Ended::Closed;
-            }
+            poll_fn(|cx| match opened.poll_closed(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => sleep.as_mut().poll(cx).map(Some),
+            })
+            .await?;
         }
         self.rest = None;
-        Ended::Done(())
+        Some(())
     }
 
-    /// Calls the supplier once, with a deadline. The outer error is the text of a panic.
+    /// Calls the supplier once, with a deadline. `None` if the source is closed by hand; the outer
+    /// error is the text of a panic.
     ///
-    /// To be called right after a look at whether the source was closed.
+    /// Must be called right after a check whether the source was closed.
     async fn call(
         &mut self,
         opened: &Opened<'_>,
         limit: NonZeroUsize,
         now: Instant,
-    ) -> Ended<Result<Result<Vec<S::Update>, SupplyError>, Arc<str>>> {
-        let call_timeout = match guarded(|| self.supplier.call_timeout()) {
-            Ok(call_timeout) => call_timeout,
-            Err(panic) => return Ended::Done(Err(panic)),
+    ) -> Option<Result<Result<Vec<S::Update>, SupplyError>, Arc<str>>> {
+        let supplier = &self.supplier;
+        let (call_timeout, most) = match guarded(|| (supplier.call_timeout(), supplier.max_batch()))
+        {
+            Ok(bounds) => bounds,
+            Err(panic) => return Some(Err(panic)),
         };
+        let limit = most.map_or(limit, |most| limit.min(most));
+        self.asked_for = limit;
         let runtime = &self.runtime;
         // A deadline beyond what the clock can express is none.
         let limits = call_timeout.and_then(|span| Some((span, now.checked_add(span)?)));
@@ -301,42 +313,49 @@ impl<S: UpdateSupplier> Source<S> {
         let mut call = pin!(Guarded::new(async move {
             supplier.supply(limit).await.map_err(Into::into)
         }));
-        let alarm = &mut self.alarm;
+        let timer = &mut self.timer;
         let mut waits = false;
         poll_fn(|cx| {
             if waits && opened.poll_closed(cx).is_ready() {
-                return Poll::Ready(Ended::Closed);
+                return Poll::Ready(None);
             }
             if let Poll::Ready(answer) = call.as_mut().poll(cx) {
-                return Poll::Ready(Ended::Done(answer));
+                return Poll::Ready(Some(answer));
             }
-            // Only a call that waits pays for being closed.
+            // A call that is answered at once does not register its waker.
             if !std::mem::replace(&mut waits, true) && opened.poll_closed(cx).is_ready() {
-                return Poll::Ready(Ended::Closed);
+                return Poll::Ready(None);
             }
             let Some((span, deadline)) = limits else {
                 return Poll::Pending;
             };
-            ready!(alarm.poll(deadline, runtime, cx));
+            ready!(timer.poll(deadline, runtime, cx));
             let error = SupplyError::transient(NoAnswer(span));
-            Poll::Ready(Ended::Done(Ok(Err(error))))
+            Poll::Ready(Some(Ok(Err(error))))
         })
         .await
     }
 
-    fn answered(&mut self, count: usize, limit: NonZeroUsize, asked: Instant, now: Instant) {
+    fn answered(&mut self, count: usize, asked: Instant, now: Instant) {
         self.answered_at = now;
         self.retry.succeeded();
-        self.journal.answered(now);
+        self.log.answered(now);
         let took = now.saturating_duration_since(asked);
-        let pause = self.pace.record(count, took, count >= limit.get());
+        self.full = count >= self.asked_for.get();
+        let pause = self.pace.record(count, took, self.full);
         if !pause.is_zero() {
             self.rest_for(pause, now, SourceState::Polling);
         }
     }
 
     /// Decides what follows a failure: a wait, or the end.
-    fn failed(&mut self, error: SupplyError, now: Instant) -> Result<(), SourceError> {
+    fn failed(
+        &mut self,
+        error: SupplyError,
+        began: Instant,
+        now: Instant,
+    ) -> Result<(), SourceError> {
+        let took = now.saturating_duration_since(began);
         let counts = !matches!(error, SupplyError::RetryAfter { .. });
         self.status.change(|status| {
             status.failures += u64::from(counts);
@@ -353,7 +372,7 @@ impl<S: UpdateSupplier> Source<S> {
                 kind: Conflict::Poller,
                 ..
             } => match self.conflicts.note(now, entropy) {
-                Some(delay) => (delay, SourceState::Conflict, Kind::Conflict),
+                Some(delay) => (delay, SourceState::Conflict, TroubleKind::Conflict),
                 None => {
                     return Err(SourceError::Poller {
                         conflicts: Conflicts::FATAL,
@@ -361,12 +380,14 @@ impl<S: UpdateSupplier> Source<S> {
                     });
                 }
             },
-            // Neither on top of a backoff nor a reason for one.
-            SupplyError::RetryAfter { delay, .. } => {
-                (delay.max(SHORTEST), SourceState::Backoff, Kind::RetryAfter)
-            }
-            SupplyError::Transient(_) => match self.retry.failed(now, entropy) {
-                Ok(delay) => (delay, SourceState::Backoff, Kind::Failing),
+            // Neither adds to a backoff nor starts one.
+            SupplyError::RetryAfter { delay, .. } => (
+                delay.max(SHORTEST),
+                SourceState::Backoff,
+                TroubleKind::RetryAfter,
+            ),
+            SupplyError::Transient(_) => match self.retry.failed(took, now, entropy) {
+                Ok(delay) => (delay, SourceState::Backoff, TroubleKind::Failing),
                 Err(GaveUp { failures, elapsed }) => {
                     return Err(SourceError::GaveUp {
                         failures,
@@ -376,15 +397,15 @@ impl<S: UpdateSupplier> Source<S> {
                 }
             },
         };
-        self.journal.failed(kind, &error, delay, now);
+        self.log.failed(kind, &error, delay, now);
         self.rest_for(delay, now, state);
         Ok(())
     }
 
     fn rest_for(&mut self, delay: Duration, now: Instant, state: SourceState) {
-        // Beyond what the clock can express: long enough to be for ever.
+        // A delay that the clock cannot express does not end in practice.
         let until = now.checked_add(delay).or_else(|| now.checked_add(FOREVER));
-        self.rest = until.map(|until| Rest { until, state });
+        self.rest = until.map(|until| NextCall { until, state });
     }
 }
 
@@ -402,14 +423,7 @@ const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 
 /// The next call does not begin before this.
 #[derive(Clone, Copy, Debug)]
-struct Rest {
+struct NextCall {
     until: Instant,
     state: SourceState,
-}
-
-/// How a wait ended.
-enum Ended<T> {
-    Done(T),
-    /// The source was closed by hand.
-    Closed,
 }

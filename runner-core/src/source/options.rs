@@ -25,9 +25,10 @@ pub struct SourceOptions {
 impl SourceOptions {
     /// From 0.0, as fast as possible, to 1.0, as few calls as possible. Default: 0.0.
     ///
-    /// Above 0.0 the source pauses between two calls, the longer the fewer updates arrive, so that
-    /// one call fetches more of them. It never pauses after a full batch. Values beyond the range
-    /// count as its nearer end, NaN as 0.0.
+    /// Others call this an adaptive poll interval. Above 0.0 the source pauses between two calls, so
+    /// that one call fetches more updates. The fewer updates arrive, the longer it pauses. It never
+    /// pauses after a full answer, which has as many updates as were asked for. Values out of range
+    /// are clamped; NaN counts as 0.0.
     pub fn speed_traffic_balance(mut self, balance: f64) -> Self {
         self.balance = if balance.is_nan() {
             0.0
@@ -37,16 +38,15 @@ impl SourceOptions {
         self
     }
 
-    /// The longest pause between two calls. Default: 500 ms, which a person who waits for an answer
-    /// hardly notices.
+    /// The longest pause between two calls. Default: 500 ms, which users of a bot hardly notice.
     ///
-    /// No effect as long as [`speed_traffic_balance`](Self::speed_traffic_balance) is 0.0.
+    /// No effect while [`speed_traffic_balance`](Self::speed_traffic_balance) is 0.0.
     pub fn max_delay(mut self, max_delay: Duration) -> Self {
         self.max_delay = max_delay;
         self
     }
 
-    /// What follows a failed call. Default: [`RetryPolicy::default`].
+    /// When to call again after a failure. Default: [`RetryPolicy::default`].
     pub fn retry(mut self, retry: RetryPolicy) -> Self {
         self.retry = retry;
         self

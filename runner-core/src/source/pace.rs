@@ -1,17 +1,17 @@
-//! How long to pause between two calls so that one fetches more updates. Knows no clock.
+//! How long to pause between two calls so that one fetches more updates. Reads no clock.
 //!
-//! The estimate is the one of grammY runner: from the updates of the last calls and the time they
-//! took follows how long it would take for a full batch to arrive.
+//! The estimate is that of grammY runner: the number of updates of the last calls, and the time they
+//! took, give the time in which a full batch would arrive.
 
 use std::time::Duration;
 
-/// How many calls back the arrival rate is looked at.
+/// How many calls the estimate of the arrival rate covers.
 const WINDOW: usize = 16;
 
 /// Updates in a full batch.
 const FULL: f64 = 100.0;
 
-/// The last calls, and what to make of them.
+/// The last calls, and the pause that follows from them.
 #[derive(Clone, Debug)]
 pub(super) struct Pace {
     balance: f64,
@@ -22,7 +22,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Begins as if a full batch had arrived every millisecond, so that the pauses grow slowly.
+    /// Starts as if a full batch had arrived every millisecond, so that the pauses grow slowly.
     pub(super) fn new(balance: f64, max_delay: Duration) -> Self {
         Self {
             balance,
@@ -33,7 +33,7 @@ impl Pace {
         }
     }
 
-    /// Notes an answer and tells how long to pause before the next call.
+    /// Records an answer, and returns how long to pause before the next call.
     pub(super) fn record(&mut self, count: usize, took: Duration, full: bool) -> Duration {
         if self.balance == 0.0 || self.max_delay.is_zero() {
             return Duration::ZERO;

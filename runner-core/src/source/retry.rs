@@ -1,14 +1,18 @@
-//! How long to wait after a failed call, and when to give up. Knows no clock.
+//! How long to wait after a failed call, and when to give up. Reads no clock.
 
 use std::{
     num::NonZeroU32,
     time::{Duration, Instant},
 };
 
-/// What follows a call that failed for a reason that will pass.
+/// When to call again after a transient failure.
 ///
-/// Default: [`Backoff::default`], for ever. A bot that gives up during an outage has to be started
-/// by hand afterwards; one that waits comes back by itself.
+/// The pauses grow while calls are refused at once. After a call that lasted longer than the first
+/// pause, they start again from that one: such a call, for example a long poll that was cut while it
+/// waited, limits the rate by itself.
+///
+/// Default: [`Backoff::default`], without a limit. A bot that gives up during an outage has to be
+/// restarted by hand; one that keeps trying recovers by itself.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,26 +46,26 @@ impl RetryPolicy {
     /// Gives up with [`SourceError::GaveUp`](crate::SourceError::GaveUp) at the first failure that
     /// comes this long after the first one in a row. Default: never.
     ///
-    /// The last wait is shortened, so that a last call is made just then.
+    /// The last wait is shortened so that the last call is made at that time.
     pub fn max_elapsed(mut self, max_elapsed: Duration) -> Self {
         self.max_elapsed = Some(max_elapsed);
         self
     }
 }
 
-/// How long to wait after a failed call. At least a millisecond in any case, so that a supplier
-/// which fails at once never takes a thread for itself.
+/// How long to wait after a failed call: at least a millisecond, so that a supplier which fails at once
+/// cannot occupy a thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Backoff {
-    /// A random time between `base` and a limit that doubles with every failure, from twice the
-    /// base up to `cap`.
+    /// A random time between `base` and a limit that doubles with every failure, from twice the base
+    /// up to `cap`.
     ///
-    /// Full jitter: clients that failed together do not come back together.
+    /// With this much jitter, clients that failed together do not call again together.
     Exponential {
         /// The shortest wait.
         base: Duration,
-        /// The longest wait. Rules where it is below `base`.
+        /// The longest wait. If it is below `base`, it is the only one.
         cap: Duration,
     },
     /// Always the same time.
@@ -71,8 +75,8 @@ pub enum Backoff {
 impl Default for Backoff {
     /// Between 0.5 s and 60 s.
     ///
-    /// A Bot API server answers with single updates when the same offset is asked for again within
-    /// half a second.
+    /// A Bot API server answers with single updates if the same offset is asked for again within half
+    /// a second.
     fn default() -> Self {
         Self::Exponential {
             base: Duration::from_millis(500),
@@ -102,26 +106,28 @@ impl Backoff {
     }
 }
 
-/// Waits below this are none.
+/// The shortest wait.
 pub(super) const SHORTEST: Duration = Duration::from_millis(1);
 
 /// A span from zero up to `width`, as far along it as `entropy` is along its own range.
 pub(super) fn uniform(width: Duration, entropy: u64) -> Duration {
-    // 584 years are enough of a jitter, and their nanoseconds times the entropy fit.
+    // A jitter of up to 584 years is enough, and its nanoseconds times the entropy fit.
     let nanos = u64::try_from(width.as_nanos()).unwrap_or(u64::MAX);
     let part = (u128::from(nanos) * u128::from(entropy)) >> 64;
     Duration::from_nanos(u64::try_from(part).unwrap_or(nanos))
 }
 
-/// The row of failures under way.
+/// The failures in a row.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Retry {
     policy: RetryPolicy,
     failures: u32,
+    /// Those since the last call that lasted for some time.
+    refusals: u32,
     since: Option<Instant>,
 }
 
-/// Where a row of failures ended.
+/// How many failures there were in a row, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct GaveUp {
     pub(super) failures: u32,
@@ -133,12 +139,19 @@ impl Retry {
         Self {
             policy,
             failures: 0,
+            refusals: 0,
             since: None,
         }
     }
 
-    /// Counts a failure and tells how long to wait. After giving up, the count begins anew.
-    pub(super) fn failed(&mut self, now: Instant, entropy: u64) -> Result<Duration, GaveUp> {
+    /// Counts a failure after a call that lasted for `took`, and returns how long to wait. After
+    /// giving up, the count starts from zero.
+    pub(super) fn failed(
+        &mut self,
+        took: Duration,
+        now: Instant,
+        entropy: u64,
+    ) -> Result<Duration, GaveUp> {
         self.failures = self.failures.saturating_add(1);
         let since = *self.since.get_or_insert(now);
         let elapsed = now.saturating_duration_since(since);
@@ -154,13 +167,19 @@ impl Retry {
             self.succeeded();
             return Err(GaveUp { failures, elapsed });
         }
-        let delay = backoff.delay(self.failures, entropy);
+        // A call that lasted longer than the first pause limits the rate by itself.
+        if took >= backoff.delay(1, entropy) {
+            self.refusals = 0;
+        }
+        self.refusals = self.refusals.saturating_add(1);
+        let delay = backoff.delay(self.refusals, entropy);
         Ok(left.map_or(delay, |left| delay.min(left)))
     }
 
     /// Ends the row.
     pub(super) fn succeeded(&mut self) {
         self.failures = 0;
+        self.refusals = 0;
         self.since = None;
     }
 }
@@ -227,20 +246,20 @@ mod tests {
         let policy = RetryPolicy::default().max_attempts(NonZeroU32::new(3).unwrap());
         let mut retry = Retry::new(policy);
         for _ in 0..2 {
-            assert!(retry.failed(now, 0).is_ok());
-            assert!(retry.failed(now, 0).is_ok());
+            assert!(retry.failed(Duration::ZERO, now, 0).is_ok());
+            assert!(retry.failed(Duration::ZERO, now, 0).is_ok());
             retry.succeeded();
         }
-        assert!(retry.failed(now, 0).is_ok());
-        assert!(retry.failed(now, 0).is_ok());
+        assert!(retry.failed(Duration::ZERO, now, 0).is_ok());
+        assert!(retry.failed(Duration::ZERO, now, 0).is_ok());
         let later = now + SECOND;
         let gave_up = GaveUp {
             failures: 3,
             elapsed: SECOND,
         };
-        assert_eq!(retry.failed(later, 0), Err(gave_up));
-        // A later run begins anew.
-        assert!(retry.failed(later, 0).is_ok());
+        assert_eq!(retry.failed(Duration::ZERO, later, 0), Err(gave_up));
+        // A later run counts from zero.
+        assert!(retry.failed(Duration::ZERO, later, 0).is_ok());
     }
 
     #[test]
@@ -250,9 +269,15 @@ mod tests {
             .backoff(Backoff::Fixed(4 * SECOND))
             .max_elapsed(10 * SECOND);
         let mut retry = Retry::new(policy);
-        assert_eq!(retry.failed(now, 0), Ok(4 * SECOND));
-        assert_eq!(retry.failed(now + 4 * SECOND, 0), Ok(4 * SECOND));
-        assert_eq!(retry.failed(now + 8 * SECOND, 0), Ok(2 * SECOND));
-        assert!(retry.failed(now + 10 * SECOND, 0).is_err());
+        assert_eq!(retry.failed(Duration::ZERO, now, 0), Ok(4 * SECOND));
+        assert_eq!(
+            retry.failed(Duration::ZERO, now + 4 * SECOND, 0),
+            Ok(4 * SECOND)
+        );
+        assert_eq!(
+            retry.failed(Duration::ZERO, now + 8 * SECOND, 0),
+            Ok(2 * SECOND)
+        );
+        assert!(retry.failed(Duration::ZERO, now + 10 * SECOND, 0).is_err());
     }
 }

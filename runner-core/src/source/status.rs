@@ -1,4 +1,4 @@
-//! What others may know of a source while it is at work, and how they close it.
+//! What others can see of a source while it is in use, and how they close it.
 
 use std::{
     fmt,
@@ -7,30 +7,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicU64, Ordering},
-};
+use crate::sync::{Mutex, MutexGuard};
 
-/// Shared by a source and those who look at it.
+/// Shared by a source, its handles and its runner.
 #[derive(Clone)]
-pub(crate) struct Status(Arc<Shared>);
+pub(crate) struct Status(Arc<Mutex<StatusFields>>);
 
-struct Shared {
-    /// Counts how often the source was closed by hand. Changes under the lock.
-    closes: AtomicU64,
-    state: Mutex<State>,
-}
-
-struct State {
+#[derive(Default)]
+struct StatusFields {
     snapshot: SourceSnapshot,
     active: bool,
+    /// How often the source was closed by hand.
+    closes: u64,
     /// Of the one call of `next` that may be under way.
     waker: Option<Waker>,
 }
 
 /// A source at one moment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SourceSnapshot {
     pub(crate) state: SourceState,
     /// Calls that have begun.
@@ -48,9 +42,10 @@ pub(crate) struct SourceSnapshot {
 }
 
 /// What a source does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SourceState {
-    /// Nothing; nobody asks for updates.
+    /// Nothing; `next` is not called.
+    #[default]
     Idle,
     /// A call is under way, or the pause before the next one.
     Polling,
@@ -60,20 +55,20 @@ pub(crate) enum SourceState {
     Conflict,
 }
 
-/// Closes a [`Source`](crate::Source) that is at work elsewhere. Cheap to clone.
+/// Closes a [`Source`](crate::Source) that is in use elsewhere. Cheap to clone.
 #[derive(Clone)]
 pub struct SourceHandle(pub(super) Status);
 
 impl SourceHandle {
-    /// Drops the call under way at once; whoever waits for it gets `None`.
+    /// Drops the call under way at once; the `next` that waits for it returns `None`.
     ///
-    /// No update is lost by it. Asking the source for updates again opens it again. If nobody waits
-    /// for updates, nothing happens but that the source is inactive.
+    /// This loses no update. Asking the source for updates opens it again. If `next` is not being
+    /// waited for, the source only becomes inactive.
     pub fn close(&self) {
         let waker = {
             let mut state = self.0.lock();
             state.active = false;
-            self.0.0.closes.fetch_add(1, Ordering::AcqRel);
+            state.closes += 1;
             state.waker.take()
         };
         if let Some(waker) = waker {
@@ -81,8 +76,8 @@ impl SourceHandle {
         }
     }
 
-    /// Whether the source is in use: updates were asked for, and it was neither closed nor did it
-    /// fail since.
+    /// Whether the source is in use: updates were asked for, and since then it was neither closed nor
+    /// has it failed.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.0.lock().active
@@ -99,23 +94,7 @@ impl fmt::Debug for SourceHandle {
 
 impl Status {
     pub(super) fn new() -> Self {
-        let snapshot = SourceSnapshot {
-            state: SourceState::Idle,
-            calls: 0,
-            failures: 0,
-            deadline: None,
-            call_timeout: None,
-            completed: None,
-            failing: false,
-        };
-        Self(Arc::new(Shared {
-            closes: AtomicU64::new(0),
-            state: Mutex::new(State {
-                snapshot,
-                active: false,
-                waker: None,
-            }),
-        }))
+        Self(Arc::new(Mutex::new(StatusFields::default())))
     }
 
     pub(crate) fn snapshot(&self) -> SourceSnapshot {
@@ -130,21 +109,17 @@ impl Status {
     pub(super) fn open(&self) -> Opened<'_> {
         Opened {
             status: self,
-            closes: self.closes(),
+            closes: self.lock().closes,
             answered: None,
         }
-    }
-
-    fn closes(&self) -> u64 {
-        self.0.closes.load(Ordering::Acquire)
     }
 
     pub(super) fn deactivate(&self) {
         self.lock().active = false;
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, StatusFields> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -154,7 +129,7 @@ impl fmt::Debug for Status {
     }
 }
 
-/// Held while `next` is at work; when that is dropped, nothing is under way any more.
+/// Held while `next` runs. When it is dropped, nothing is under way any more.
 #[derive(Debug)]
 pub(super) struct Opened<'a> {
     status: &'a Status,
@@ -172,7 +147,7 @@ impl Opened<'_> {
     pub(super) fn enter(&self, change: impl FnOnce(&mut SourceSnapshot)) {
         let mut state = self.status.lock();
         // It may have been closed since.
-        if self.status.closes() == self.closes {
+        if state.closes == self.closes {
             state.active = true;
         }
         change(&mut state.snapshot);
@@ -181,14 +156,22 @@ impl Opened<'_> {
     /// Ready when the source is closed by hand.
     pub(super) fn poll_closed(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.status.lock();
-        if self.status.closes() != self.closes {
-            return Poll::Ready(());
+        let known = state.waker.as_ref();
+        if !known.is_some_and(|known| known.will_wake(cx.waker())) {
+            // Wakers are foreign code, and are neither cloned nor dropped under the lock.
+            drop(state);
+            let waker = cx.waker().clone();
+            state = self.status.lock();
+            let old = state.waker.replace(waker);
+            drop(state);
+            drop(old);
+            state = self.status.lock();
         }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            empty => *empty = Some(cx.waker().clone()),
+        if state.closes == self.closes {
+            Poll::Pending
+        } else {
+            Poll::Ready(())
         }
-        Poll::Pending
     }
 }
 
@@ -212,20 +195,21 @@ impl SourceSnapshot {
     /// A call that is not even dropped this long after its deadline is stuck.
     const STUCK: Duration = Duration::from_secs(30);
 
-    /// A supplier allows for the slowness of its server. Twice that, and its margin is over.
+    /// The call after the last answer may take its whole time. This is for the wait after it, and for
+    /// the next answer.
     const MARGIN: Duration = Duration::from_secs(15);
 
-    /// Whether the call under way should have ended long ago, by its answer or by its deadline: the
-    /// supplier blocks its thread, or the clock of the runtime stands still.
+    /// Whether the call under way should have ended long ago, by its answer or by its deadline. Then
+    /// the supplier blocks its thread, or the clock of the runtime stands still.
     pub(crate) fn is_overdue(&self, now: Instant) -> bool {
         self.deadline
             .is_some_and(|deadline| now.saturating_duration_since(deadline) >= Self::STUCK)
     }
 
-    /// Whether a call was answered lately: within the time that one may take, and a margin.
+    /// Whether the last answer is at most the time of one call and a margin old.
     ///
-    /// A supplier whose calls may take for ever counts as connected from its first answer to its
-    /// next failure.
+    /// A supplier whose calls have no deadline counts as connected from its first answer to its next
+    /// failure.
     pub(crate) fn is_connected(&self, now: Instant) -> bool {
         let Some(completed) = self.completed else {
             return false;
@@ -241,6 +225,8 @@ impl SourceSnapshot {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Wake;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -269,6 +255,29 @@ mod tests {
         assert!(snapshot.is_connected(now + 1_000_000 * SECOND));
         snapshot.failing = true;
         assert!(!snapshot.is_connected(now));
+    }
+
+    #[test]
+    fn a_waker_is_dropped_outside_the_lock() {
+        struct Look(Status);
+        impl Wake for Look {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for Look {
+            fn drop(&mut self) {
+                assert!(self.0.0.try_lock().is_ok());
+            }
+        }
+        let status = Status::new();
+        let opened = status.open();
+        for _ in 0..2 {
+            let waker = Arc::new(Look(status.clone())).into();
+            assert!(
+                opened
+                    .poll_closed(&Context::from_waker(&waker))
+                    .is_pending()
+            );
+        }
     }
 
     #[test]

@@ -38,8 +38,28 @@ struct Server {
     deletes: Vec<Delete>,
     /// How the next calls of `deleteWebhook` fail.
     delete_errors: VecDeque<SupplyError>,
+    /// How long each update of an answer takes on its way.
+    per_update: Duration,
+    /// What is between the client and the server, and closes connections.
+    cut: Option<Cut>,
+    /// When the current connection was opened.
+    connected: Option<Duration>,
+    /// The most updates that the client takes at once, if not 100.
+    max_updates: Option<u8>,
     waker: Option<Waker>,
 }
+
+/// How long a connection lasts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Cut {
+    /// So long without an answer.
+    Idle(Duration),
+    /// So long after it was opened.
+    Age(Duration),
+}
+
+/// The text of an error that says that the answer was too large.
+pub(crate) const TOO_LARGE: &str = "the answer is too large";
 
 /// What one call does.
 pub(crate) enum Reply {
@@ -115,6 +135,32 @@ impl Api {
 
     pub(crate) fn script(&self, replies: impl IntoIterator<Item = Reply>) {
         self.lock().script.extend(replies);
+    }
+
+    /// From now on, each update of an answer takes this long on its way.
+    pub(crate) fn slow_down(&self, per_update: Duration) {
+        self.lock().per_update = per_update;
+    }
+
+    pub(crate) fn cut(&self, cut: Option<Cut>) {
+        self.lock().cut = cut;
+    }
+
+    /// How long the current connection will last without an answer.
+    fn lasts(&self) -> Option<Duration> {
+        let mut server = self.lock();
+        let now = self.sim.elapsed();
+        match server.cut? {
+            Cut::Idle(span) => Some(span),
+            Cut::Age(span) => {
+                let opened = *server.connected.get_or_insert(now);
+                Some((opened + span).saturating_sub(now))
+            }
+        }
+    }
+
+    pub(crate) fn max_updates(&self, most: u8) {
+        self.lock().max_updates = Some(most);
     }
 
     pub(crate) fn fail_delete(&self, error: SupplyError) {
@@ -222,8 +268,19 @@ impl GetUpdates for Api {
             self.sim.sleep(delay).await;
         }
         let arrived = self.arrived(request.limit.into());
-        let updates = self.sim.timeout(request.timeout, arrived).await;
+        let lasts = self.lasts().filter(|lasts| *lasts < request.timeout);
+        let wait = lasts.unwrap_or(request.timeout);
+        let updates = self.sim.timeout(wait, arrived).await;
+        if updates.is_none() && lasts.is_some() {
+            self.lock().connected = None;
+            return Err(SupplyError::transient("504 Gateway Timeout"));
+        }
         let updates = updates.unwrap_or_default();
+        let per_update = self.lock().per_update;
+        if !per_update.is_zero() {
+            let count = u32::try_from(updates.len()).expect("at most 100");
+            self.sim.sleep(per_update * count).await;
+        }
         let ids = updates.iter().map(|raw| raw.id).collect();
         self.lock().polls[index].answered = Some(ids);
         Ok(updates)
@@ -244,6 +301,14 @@ impl GetUpdates for Api {
             server.queue.clear();
         }
         Ok(())
+    }
+
+    fn max_updates(&self) -> u8 {
+        self.lock().max_updates.unwrap_or(100)
+    }
+
+    fn is_too_large(error: &SupplyError) -> bool {
+        matches!(error, SupplyError::Transient(source) if source.to_string() == TOO_LARGE)
     }
 
     fn update_id(raw: &Raw) -> i64 {

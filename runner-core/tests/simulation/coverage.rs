@@ -52,6 +52,8 @@ seen! {
     ServerForgets = "server: forgets an update",
     HandledAgain = "supplier: an update that was handled comes again",
     Redelivered = "server: an abandoned update comes again",
+    ServerRepeats = "server: repeats an answer",
+    ServerCuts = "server: a poll is cut while it waits",
     SupplyLate = "supplier: answers late",
     SupplyHangs = "supplier: never answers",
     SupplyTimesOut = "supplier: call times out",

@@ -62,7 +62,7 @@ pub(crate) async fn direct(world: &Arc<World>) {
         let server = Server::new(world);
         bot = Some(server.bot());
         let fetcher = UpdateFetcher::new(Arc::new(world.sim.clone()), server);
-        Feeder::Fetcher(fetcher.options(Server::options(world)))
+        Feeder::Fetcher(Box::new(fetcher.options(Server::options(world))))
     } else {
         Feeder::Any(Supplier::new(world))
     };

@@ -133,8 +133,8 @@ impl Feed {
         self.at_latest = now;
     }
 
-    /// Notes a failure; `true` if it ends the run.
-    pub(crate) fn failed(&mut self, trouble: Trouble, now: Duration) -> bool {
+    /// Notes a failure of a call that took this long; `true` if it ends the run.
+    pub(crate) fn failed(&mut self, trouble: Trouble, took: Duration, now: Duration) -> bool {
         self.failures += u64::from(!matches!(trouble, Trouble::RetryAfter(_) | Trouble::Panic));
         let FeedConfig { base, cap, .. } = self.config;
         let (shortest, longest) = match trouble {
@@ -143,7 +143,10 @@ impl Feed {
                 if self.config.max_attempts == Some(self.row) {
                     return self.ended(now);
                 }
-                (base.min(cap), cap)
+                // A long call restarts the backoff.
+                let first = (2 * base).min(cap).max(base.min(cap));
+                let longest = if took >= first { first } else { cap };
+                (base.min(cap), longest)
             }
             Trouble::RetryAfter(delay) => (delay, delay),
             Trouble::Poller => {

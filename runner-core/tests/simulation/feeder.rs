@@ -9,7 +9,7 @@ use crate::{server::Server, supplier::Supplier, world::Item};
 /// A supplier that may do anything, or the update fetcher over a faulty server.
 pub(crate) enum Feeder {
     Any(Supplier),
-    Fetcher(UpdateFetcher<Server>),
+    Fetcher(Box<UpdateFetcher<Server>>),
 }
 
 impl UpdateSupplier for Feeder {
@@ -27,6 +27,13 @@ impl UpdateSupplier for Feeder {
         match self {
             Self::Any(supplier) => supplier.call_timeout(),
             Self::Fetcher(fetcher) => fetcher.call_timeout(),
+        }
+    }
+
+    fn max_batch(&self) -> Option<NonZeroUsize> {
+        match self {
+            Self::Any(supplier) => supplier.max_batch(),
+            Self::Fetcher(fetcher) => fetcher.max_batch(),
         }
     }
 

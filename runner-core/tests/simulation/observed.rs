@@ -52,6 +52,10 @@ impl<S: UpdateSupplier<Update = Item, Error = SupplyError>> UpdateSupplier for O
         self.inner.call_timeout()
     }
 
+    fn max_batch(&self) -> Option<NonZeroUsize> {
+        self.inner.max_batch()
+    }
+
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError> {
         self.world.oracle().close(settled_prefix);
         let mut closes = Closes(&self.world, None);

@@ -27,6 +27,8 @@ pub(crate) struct Server {
     world: Arc<World>,
     bot: Bot,
     calls: u64,
+    /// Something in between cuts every poll that waits for so long.
+    cut: Option<Duration>,
 }
 
 /// The server's own state. Cheap to clone.
@@ -42,6 +44,8 @@ struct State {
     offsets: BTreeSet<i64>,
     /// The ids of what was forgotten.
     forgotten: BTreeSet<i64>,
+    /// The last answer that had updates.
+    last: Vec<(i64, u64)>,
     waker: Option<Waker>,
 }
 
@@ -54,6 +58,8 @@ enum Fault {
     HangAfter,
     Transient,
     TransientAfter,
+    /// The last answer comes once more.
+    Repeat,
     RetryAfter,
     Poller,
     Fatal,
@@ -67,12 +73,15 @@ impl Server {
             tail: 1_000_000,
             offsets: BTreeSet::new(),
             forgotten: BTreeSet::new(),
+            last: Vec::new(),
             waker: None,
         })));
+        let mut dice = world.dice(&[13]);
         let server = Self {
             world: Arc::clone(world),
             bot: bot.clone(),
             calls: 0,
+            cut: (world.config.badness > 0 && dice.chance(350)).then(|| dice.ms(0, 200)),
         };
         let world = Arc::clone(world);
         let sim = world.sim.clone();
@@ -156,6 +165,15 @@ impl Bot {
         .await
     }
 
+    /// The last answer, if the offset is beyond it.
+    fn last(&self, offset: Option<i64>) -> Option<Vec<(i64, u64)>> {
+        let last = self.lock().last.clone();
+        let highest = last.iter().map(|(update_id, _)| *update_id).max()?;
+        offset
+            .is_some_and(|offset| offset > highest)
+            .then_some(last)
+    }
+
     /// Whether the server still has it.
     pub(crate) fn keeps(&self, id: u64) -> bool {
         self.lock().kept.iter().any(|(_, kept)| *kept == id)
@@ -208,8 +226,22 @@ impl GetUpdates for Server {
         if let Fault::Poller = fault {
             return Err(SupplyError::conflict(Conflict::Poller, "planned"));
         }
+        if let Fault::Repeat = fault
+            && let Some(last) = self.bot.last(request.offset)
+        {
+            world.seen(Seen::ServerRepeats);
+            return Ok(items(world, last));
+        }
         let some = self.bot.some(request.limit.into());
-        let updates = sim.timeout(request.timeout, some).await.unwrap_or_default();
+        let span = self.cut.unwrap_or(request.timeout).min(request.timeout);
+        let updates = match sim.timeout(span, some).await {
+            Some(updates) => updates,
+            None if span < request.timeout => {
+                world.seen(Seen::ServerCuts);
+                return Err(SupplyError::transient("planned"));
+            }
+            None => Vec::new(),
+        };
         sim.sleep(dice.ms(0, 15)).await;
         match fault {
             Fault::HangAfter => {
@@ -217,10 +249,12 @@ impl GetUpdates for Server {
                 pending().await
             }
             Fault::TransientAfter => Err(SupplyError::transient("planned")),
-            _ => Ok(updates
-                .into_iter()
-                .map(|(update_id, id)| Item::fetched(world, update_id, id))
-                .collect()),
+            _ => {
+                if !updates.is_empty() {
+                    self.bot.lock().last.clone_from(&updates);
+                }
+                Ok(items(world, updates))
+            }
         }
     }
 
@@ -241,6 +275,13 @@ impl GetUpdates for Server {
     }
 }
 
+fn items(world: &World, updates: Vec<(i64, u64)>) -> Vec<Item> {
+    updates
+        .into_iter()
+        .map(|(update_id, id)| Item::fetched(world, update_id, id))
+        .collect()
+}
+
 fn draw(dice: &mut Dice, badness: u64) -> Fault {
     if !dice.chance(badness / 2) {
         return Fault::None;
@@ -250,6 +291,7 @@ fn draw(dice: &mut Dice, badness: u64) -> Fault {
         (10, Fault::HangAfter),
         (15, Fault::Transient),
         (15, Fault::TransientAfter),
+        (20, Fault::Repeat),
         (10, Fault::RetryAfter),
         (8, Fault::Poller),
         (2, Fault::Fatal),

@@ -168,6 +168,7 @@ pub(crate) struct Call {
     pub(crate) closing: bool,
     /// The last call has ended the run.
     pub(crate) fatal: bool,
+    began: Duration,
     /// When the source has to drop it.
     deadline: Option<Duration>,
     ended_at: Duration,

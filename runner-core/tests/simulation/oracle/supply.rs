@@ -35,6 +35,7 @@ impl Oracle {
         self.feed.calls += 1;
         self.call = Call {
             pending: true,
+            began: now,
             deadline: timeout.map(|timeout| now + timeout),
             ..Call::default()
         };
@@ -103,7 +104,8 @@ impl Oracle {
         self.event(Event::CallFailed(trouble));
         self.coverage.add(trouble.seen());
         let now = self.now();
-        let fatal = self.feed.failed(trouble, now);
+        let took = now.saturating_sub(self.call.began);
+        let fatal = self.feed.failed(trouble, took, now);
         match trouble {
             Trouble::Poller if fatal => self.coverage.add(Seen::SupplyTooManyConflicts),
             Trouble::Transient | Trouble::Timeout if fatal => {

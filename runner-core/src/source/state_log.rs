@@ -1,4 +1,4 @@
-//! Tells the log what changes: one line per change of state, however many attempts it takes.
+//! Logs changes of state: one line per change, however many calls fail in between.
 
 use std::time::{Duration, Instant};
 
@@ -7,31 +7,31 @@ use crate::{
     trace::{Chain, info, warn},
 };
 
-/// What was told last.
+/// The state that was logged last.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Journal(Option<Trouble>);
+pub(super) struct StateLog(Option<Trouble>);
 
 /// What went wrong since the last answer.
 #[derive(Clone, Copy, Debug)]
 struct Trouble {
-    kind: Kind,
+    kind: TroubleKind,
     since: Instant,
     count: u32,
 }
 
-/// A state in which no updates are fetched.
+/// Why no updates are fetched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TroubleKind {
     Failing,
     RetryAfter,
     Conflict,
 }
 
-impl Journal {
+impl StateLog {
     /// Notes a failure, after which `delay` is waited.
     pub(super) fn failed(
         &mut self,
-        kind: Kind,
+        kind: TroubleKind,
         error: &SupplyError,
         delay: Duration,
         now: Instant,
@@ -47,17 +47,17 @@ impl Journal {
             return;
         }
         match kind {
-            Kind::Failing => warn!(
+            TroubleKind::Failing => warn!(
                 error = %Chain(error),
                 delay = ?delay,
                 "updates cannot be fetched, trying again until it works"
             ),
-            Kind::RetryAfter => warn!(
+            TroubleKind::RetryAfter => warn!(
                 error = %Chain(error),
                 delay = ?delay,
                 "the server asks to wait before the next fetch"
             ),
-            Kind::Conflict => warn!(
+            TroubleKind::Conflict => warn!(
                 error = %Chain(error),
                 delay = ?delay,
                 "another instance polls for the same updates, giving it time to leave"
