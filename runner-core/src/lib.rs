@@ -53,7 +53,7 @@ mod runtime;
 mod schedules;
 mod sink;
 mod source;
-mod supply;
+pub mod supply;
 mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
@@ -70,8 +70,8 @@ pub use self::{
     key::{Key, Value},
     policy::{Cause, ErrorPolicy, Failure, SkipFailed, Undecodable, Verdict},
     runner::{
-        Abandoned, Fate, Health, Report, RunError, RunState, Runner, RunnerHandle, StartError,
-        Stats, Stopped,
+        Abandoned, EndReason, Fate, Health, Report, RunError, RunState, Runner, RunnerHandle,
+        StartError, Stats, Stopped,
     },
     runtime::{BoxFuture, Runtime, RuntimeExt},
     sink::{Counters, InFlight, LatencySummary, OnTimeout, Progress, SinkOptions},

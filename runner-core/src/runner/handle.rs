@@ -88,7 +88,10 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
         stopped
     }
 
-    /// Begins another run after a stop.
+    /// Begins another run after the end of the last one, whatever ended it.
+    ///
+    /// After the end of the supply it asks the supplier anew: if that still has no more, the run ends at
+    /// once.
     ///
     /// # Errors
     ///

@@ -23,7 +23,7 @@ use self::control::{Control, Driver, RunPhase, RunResult, StopBy};
 pub use self::{
     handle::{RunnerHandle, StartError, Stopped},
     health::{Health, RunState, Stats},
-    report::{Abandoned, Fate, Report, RunError},
+    report::{Abandoned, EndReason, Fate, Report, RunError},
 };
 use crate::{
     Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, Runtime, RuntimeExt,
@@ -35,7 +35,8 @@ use crate::{
     update_sink::{Gather, Gathering},
 };
 
-/// Fetches updates from a supplier and hands them to a consumer, until told to stop.
+/// Fetches updates from a supplier and hands them to a consumer, until it is stopped or the supplier
+/// [has no more](UpdateSupplier::is_exhausted).
 ///
 /// Either [`start`](Self::start) it, which runs it in a task and gives a handle, or drive
 /// [`run`](Self::run) yourself.
@@ -163,14 +164,14 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         RunnerHandle::new(Arc::clone(&self.control))
     }
 
-    /// Runs until [`RunnerHandle::stop`] is called or the run fails.
+    /// Runs until [`RunnerHandle::stop`] is called, the supply ends or the run fails.
     ///
     /// Handlers run as tasks of the runtime; this future fetches updates and keeps the time. It may
     /// be called again after it has ended.
     ///
     /// # Errors
     ///
-    /// [`RunError`] for every end that was not asked for.
+    /// [`RunError`] for every end that was not asked for. The end of the supply is none of them.
     ///
     /// # Cancel safety
     ///
@@ -183,7 +184,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
 
     /// Runs in a task of the runtime, at once.
     ///
-    /// After a stop, the task is parked until [`RunnerHandle::start`] or until the last handle is
+    /// After a run, the task waits for [`RunnerHandle::start`], and ends when the last handle is
     /// dropped. Dropping the handles does not stop a run.
     pub fn start(mut self) -> RunnerHandle<S::Update>
     where
@@ -403,6 +404,7 @@ impl<U: Send + Sync + 'static> Copy for Shared<'_, U> {}
 /// Why a run comes to its end.
 enum Reason {
     Requested,
+    SupplyEnded,
     Supply(SourceError),
     Fault(Fault),
 }
@@ -421,7 +423,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
         self.shared.calm(self.gathering).await;
         let report = Box::new(self.settle(&reason).await);
         match reason {
-            Reason::Requested => Ok(*report),
+            Reason::Requested | Reason::SupplyEnded => Ok(*report),
             Reason::Supply(SourceError::Panicked(panic)) => {
                 Err(RunError::SupplierPanicked { panic, report })
             }
@@ -475,8 +477,13 @@ impl<S: UpdateSupplier> Run<'_, S> {
                     }
                     let scarce = batch.len() < limit.get();
                     seen = shared.sink.add(batch, answered, scarce);
+                    // Now, because there may be no room for another call for long.
+                    if self.source.is_exhausted() {
+                        return Reason::SupplyEnded;
+                    }
                 }
                 Next::Go(Some(Err(error))) => return Reason::Supply(error),
+                Next::Go(None) if self.source.is_exhausted() => return Reason::SupplyEnded,
                 // Closed by hand; the next call opens it again.
                 Next::Go(None) | Next::Again => {}
                 Next::End(reason) => return reason,
@@ -504,7 +511,12 @@ impl<S: UpdateSupplier> Run<'_, S> {
         };
         // Taken only now: a run that is cut short while it closes must still know them.
         let unsettled = sink.take_abandoned();
-        report(control, sink, self.began, unsettled, closing)
+        let end = match reason {
+            Reason::Requested => EndReason::Stopped,
+            Reason::SupplyEnded => EndReason::SupplyEnded,
+            Reason::Supply(_) | Reason::Fault(_) => EndReason::Failed,
+        };
+        report(control, sink, end, self.began, unsettled, closing)
     }
 
     /// Tells the supplier what is settled; `None` if it could not be told.
@@ -687,6 +699,7 @@ fn settled_prefix<U: Send + Sync + 'static>(sink: &Sink<U>) -> usize {
 fn report<U: Send + Sync + 'static>(
     control: &Control<U>,
     sink: &Sink<U>,
+    end: EndReason,
     began: Instant,
     unsettled: Vec<Unsettled<U>>,
     closing: Option<Closing>,
@@ -699,6 +712,7 @@ fn report<U: Send + Sync + 'static>(
         },
     };
     Report {
+        end,
         counters: sink.gauges().counters,
         abandoned: unsettled
             .into_iter()
@@ -744,7 +758,8 @@ impl<U: Send + Sync + 'static> Drop for RunGuard<'_, U> {
         }
         drop(state);
         let unsettled = self.sink.take_abandoned();
-        let report = report(self.control, self.sink, self.began, unsettled, None);
+        let failed = EndReason::Failed;
+        let report = report(self.control, self.sink, failed, self.began, unsettled, None);
         warn!(report = %report, "run cut short");
         self.control.finish(Err((self.cut_short)(Box::new(report))));
     }

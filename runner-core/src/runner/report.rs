@@ -24,6 +24,8 @@ use crate::{
 /// ```
 #[non_exhaustive]
 pub struct Report<U> {
+    /// What ended the run.
+    pub end: EndReason,
     /// How the updates ended, in numbers.
     pub counters: Counters,
     /// Every update that was neither finished nor given up, oldest first.
@@ -40,6 +42,7 @@ impl<U> Report<U> {
     /// Of a run that never began.
     pub(crate) fn empty() -> Self {
         Self {
+            end: EndReason::Failed,
             counters: Counters::default(),
             abandoned: Arc::new([]),
             confirmation: Confirmation::NotNeeded,
@@ -61,6 +64,7 @@ impl<U> Clone for Report<U> {
 impl<U> fmt::Debug for Report<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Report")
+            .field("end", &self.end)
             .field("counters", &self.counters)
             .field("abandoned", &self.abandoned)
             .field("confirmation", &self.confirmation)
@@ -104,6 +108,9 @@ impl<U> fmt::Display for Report<U> {
                 write!(f, ", {count} {what}")?;
             }
         }
+        if self.end == EndReason::SupplyEnded {
+            write!(f, "; {}", self.end)?;
+        }
         match self.confirmation {
             Confirmation::NotNeeded => Ok(()),
             Confirmation::Confirmed { position } => write!(f, "; confirmed up to {position}"),
@@ -118,6 +125,28 @@ impl<U> fmt::Display for Report<U> {
                 )
             }
         }
+    }
+}
+
+/// What ended a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// A stop was requested.
+    Stopped,
+    /// The supplier [had no more](crate::UpdateSupplier::is_exhausted).
+    SupplyEnded,
+    /// The run failed; the [`RunError`] says why.
+    Failed,
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::SupplyEnded => "the supply ended",
+            Self::Failed => "failed",
+        })
     }
 }
 

@@ -114,8 +114,8 @@ impl<S: UpdateSupplier> Source<S> {
 
     /// Waits for the next batch: at most `limit` updates, oldest first, possibly none.
     ///
-    /// `None` if the source is closed by hand meanwhile, see [`SourceHandle::close`]. The next call
-    /// opens it again.
+    /// `None` if the supplier [has no more](Self::is_exhausted), or if the source is closed by hand
+    /// meanwhile, see [`SourceHandle::close`]; the next call opens it again.
     ///
     /// # Errors
     ///
@@ -144,6 +144,17 @@ impl<S: UpdateSupplier> Source<S> {
         let opened = status.open();
         let mut now = asked;
         loop {
+            match guarded(|| self.supplier.is_exhausted()) {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.end();
+                    return None;
+                }
+                Err(panic) => {
+                    self.end();
+                    return Some(Err(SourceError::Panicked(panic)));
+                }
+            }
             if self.rest.is_some() {
                 if let Ended::Closed = self.rest(&opened).await {
                     return None;
@@ -169,14 +180,20 @@ impl<S: UpdateSupplier> Source<S> {
                 },
                 Ended::Done(Err(panic)) => SourceError::Panicked(panic),
             };
-            status.deactivate();
-            self.retry.succeeded();
-            self.conflicts = Conflicts::default();
+            self.end();
             return Some(Err(error));
         }
     }
 
-    /// The batches as a stream, which ends after an error and when the source is closed by hand.
+    /// A later call counts failures and conflicts anew.
+    fn end(&mut self) {
+        self.status.deactivate();
+        self.retry.succeeded();
+        self.conflicts = Conflicts::default();
+    }
+
+    /// The batches as a stream, which ends with the supply, after an error and when the source is closed
+    /// by hand.
     ///
     /// Dropping the stream loses no update. It has to be pinned, for example by
     /// [`pin!`](std::pin::pin).
@@ -227,6 +244,14 @@ impl<S: UpdateSupplier> Source<S> {
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.handle().is_active()
+    }
+
+    /// Whether the supplier has said that no more updates come, see
+    /// [`UpdateSupplier::is_exhausted`]. A supplier that panics when it is asked counts as not
+    /// exhausted; the next call of [`next`](Self::next) returns the panic.
+    #[must_use]
+    pub fn is_exhausted(&self) -> bool {
+        guarded(|| self.supplier.is_exhausted()).unwrap_or(false)
     }
 
     /// Whether a call was answered lately: within the time that one may take, and 15 s.

@@ -43,6 +43,10 @@ impl<U: Send + Sync + 'static> UpdateSupplier for BoxSupplier<U> {
         self.0.call_timeout()
     }
 
+    fn is_exhausted(&self) -> bool {
+        self.0.is_exhausted()
+    }
+
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError> {
         self.0.close(settled_prefix).await
     }
@@ -59,6 +63,7 @@ impl<U> fmt::Debug for BoxSupplier<U> {
 trait DynSupplier<U>: Send {
     async fn supply(&mut self, limit: NonZeroUsize) -> Result<Vec<U>, SupplyError>;
     fn call_timeout(&self) -> Option<Duration>;
+    fn is_exhausted(&self) -> bool;
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError>;
 }
 
@@ -72,6 +77,10 @@ impl<S: UpdateSupplier> DynSupplier<S::Update> for S {
 
     fn call_timeout(&self) -> Option<Duration> {
         UpdateSupplier::call_timeout(self)
+    }
+
+    fn is_exhausted(&self) -> bool {
+        UpdateSupplier::is_exhausted(self)
     }
 
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError> {

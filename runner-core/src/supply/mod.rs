@@ -3,6 +3,7 @@
 mod boxed;
 mod closing;
 mod error;
+mod stream;
 
 use std::{num::NonZeroUsize, time::Duration};
 
@@ -10,20 +11,24 @@ pub use self::{
     boxed::BoxSupplier,
     closing::{Closing, Confirmation},
     error::{BoxError, Conflict, SupplyError},
+    stream::{from_iter, from_stream, from_try_stream},
 };
 
 /// Fetches batches of updates on demand.
 ///
 /// Implement this to read updates from somewhere else than the Bot API: a message queue, a file, a
 /// test script. To poll the Bot API, use [`UpdateFetcher`](crate::UpdateFetcher) over a
-/// [`GetUpdates`](crate::GetUpdates). Suppliers compose: pacing, durability or metrics are
-/// suppliers around suppliers.
+/// [`GetUpdates`](crate::GetUpdates). A stream or an iterator is a supplier in one call:
+/// [`from_stream`], [`from_try_stream`], [`from_iter`]. Suppliers compose: pacing, durability or
+/// metrics are suppliers around suppliers, which forward all four methods.
 ///
 /// # Contract
 ///
 /// - Order: a batch is oldest first, and batches continue where the last one ended.
-/// - Size: at most `limit` updates; an empty batch is a normal answer, not an end of stream. A
-///   batch that is larger is still handled, nothing of it is dropped.
+/// - Size: at most `limit` updates. A batch that is larger is still handled, nothing of it is
+///   dropped.
+/// - End: an empty batch is a normal answer. A supplier that has no more says so by
+///   [`is_exhausted`](Self::is_exhausted).
 /// - Calls never overlap: the source waits for one `supply` before it starts the next.
 ///
 /// # Cancel safety
@@ -38,7 +43,7 @@ pub use self::{
 /// use std::{convert::Infallible, num::NonZeroUsize};
 /// use runner_core::UpdateSupplier;
 ///
-/// /// Counts for ever.
+/// /// Counts up to 1,000.
 /// struct Count(u64);
 ///
 /// impl UpdateSupplier for Count {
@@ -47,8 +52,12 @@ pub use self::{
 ///
 ///     async fn supply(&mut self, limit: NonZeroUsize) -> Result<Vec<u64>, Infallible> {
 ///         let first = self.0;
-///         self.0 += limit.get() as u64;
+///         self.0 = 1_000.min(first + limit.get() as u64);
 ///         Ok((first..self.0).collect())
+///     }
+///
+///     fn is_exhausted(&self) -> bool {
+///         self.0 == 1_000
 ///     }
 /// }
 /// ```
@@ -59,7 +68,8 @@ pub trait UpdateSupplier: Send + 'static {
     /// Failure of one call. Whether and when to try again follows from its [`SupplyError`].
     type Error: Into<SupplyError> + Send;
 
-    /// Returns the next batch, waiting until at least one update exists or the poll times out.
+    /// Returns the next batch, waiting until at least one update exists, the poll times out or it is
+    /// known that no more come.
     ///
     /// `limit` is how many updates the sink can take now, at least 1.
     ///
@@ -77,6 +87,19 @@ pub trait UpdateSupplier: Send + 'static {
     /// default) waits for ever.
     fn call_timeout(&self) -> Option<Duration> {
         None
+    }
+
+    /// Whether no more updates come: the end of a file, a queue that is drained. Default: `false`.
+    ///
+    /// Asked before and after each call of [`supply`](Self::supply), so the last batch and the end may
+    /// come together. Once it is `true`, `supply` is not called again: the run handles what it holds, as
+    /// after [`stop`](crate::RunnerHandle::stop), calls [`close`](Self::close) and ends with a report
+    /// whose [`end`](crate::Report::end) is [`SupplyEnded`](crate::EndReason::SupplyEnded). A later run
+    /// asks anew; if `close` has gone back to updates that were abandoned, answer `false` again.
+    ///
+    /// It must return at once.
+    fn is_exhausted(&self) -> bool {
+        false
     }
 
     /// Called once at the end of a run, when every update of it is settled or abandoned: confirm,
