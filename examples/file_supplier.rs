@@ -27,9 +27,9 @@ use futures::executor::block_on;
 use runner::{Closing, Confirmation, Delivery, Runner, UpdateSupplier, smol::Smol};
 
 /// How many lines have been handled, kept over restarts. In real life a file or a row.
-type Bookmark = Arc<Mutex<usize>>;
+pub(crate) type Bookmark = Arc<Mutex<usize>>;
 
-struct Lines {
+pub(crate) struct Lines {
     lines: io::Lines<BufReader<File>>,
     /// Where this run began.
     begin: usize,
@@ -37,7 +37,7 @@ struct Lines {
 }
 
 impl Lines {
-    fn open(path: &PathBuf, bookmark: Bookmark) -> io::Result<Self> {
+    pub(crate) fn open(path: &PathBuf, bookmark: Bookmark) -> io::Result<Self> {
         let begin = *bookmark.lock().expect("nobody panics with it");
         let mut lines = BufReader::new(File::open(path)?).lines();
         for line in lines.by_ref().take(begin) {
