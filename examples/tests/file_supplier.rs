@@ -6,13 +6,17 @@ mod example;
 
 use std::{
     fs,
+    io::{self, BufReader, Cursor, Read, Seek, SeekFrom},
     path::PathBuf,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use example::{Bookmark, Lines};
-use runner::{Delivery, Fate, Runner, RunnerHandle, RuntimeExt, testing::SimRuntime};
+use runner::{
+    Delivery, EndReason, Fate, Runner, RunnerHandle, RuntimeExt, UpdateSupplier,
+    testing::{SimRuntime, for_each_seed},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -40,7 +44,11 @@ fn numbered(count: usize) -> String {
 type Handled = Arc<Mutex<Vec<String>>>;
 
 /// Starts a runner over `lines`, with handlers that take `span`.
-fn start(sim: &SimRuntime, lines: Lines, span: Duration) -> (RunnerHandle<String>, Handled) {
+fn start(
+    sim: &SimRuntime,
+    lines: impl UpdateSupplier<Update = String>,
+    span: Duration,
+) -> (RunnerHandle<String>, Handled) {
     let handled = Handled::default();
     let state = (sim.clone(), Arc::clone(&handled), span);
     let handler = async |(sim, handled, span): (SimRuntime, Handled, Duration),
@@ -121,4 +129,73 @@ fn what_is_reported_as_redelivered_comes_again() {
     sim.block_on(handle.stop()).unwrap();
     let expected: Vec<_> = (0..500).map(|line| format!("line {line}")).collect();
     assert_eq!(sorted(&handled), expected);
+}
+
+/// Fails one read in four, wherever in a line that is.
+struct Flaky {
+    content: Cursor<Vec<u8>>,
+    sim: SimRuntime,
+}
+
+impl Read for Flaky {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.sim.below(4) == 0 {
+            return Err(io::Error::other("a disk that is about to fail"));
+        }
+        let most = buffer.len().min(1 + self.sim.below(30) as usize);
+        self.content.read(&mut buffer[..most])
+    }
+}
+
+impl Seek for Flaky {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.content.seek(to)
+    }
+}
+
+#[test]
+fn a_read_error_anywhere_loses_no_line_and_repeats_none() {
+    for_each_seed(100, |sim| {
+        let flaky = Flaky {
+            content: Cursor::new(numbered(100).into_bytes()),
+            sim: sim.clone(),
+        };
+        let lines = Lines::new(BufReader::new(flaky), Bookmark::default());
+        let (handle, handled) = start(&sim, lines, Duration::ZERO);
+        let report = sim.block_on(handle.stopped()).unwrap();
+        assert_eq!(report.end, EndReason::SupplyEnded);
+        let expected: Vec<_> = (0..100).map(|line| format!("line {line}")).collect();
+        assert_eq!(sorted(&handled), expected);
+    });
+}
+
+#[test]
+fn a_last_line_without_a_line_break_and_an_empty_file_are_read_to_their_ends() {
+    for (content, expected) in [("one\r\n\ntwo", &["one", "", "two"][..]), ("", &[])] {
+        let sim = SimRuntime::new(1);
+        let bookmark = Bookmark::default();
+        let lines = Lines::new(Cursor::new(content), Arc::clone(&bookmark));
+        let (handle, handled) = start(&sim, lines, Duration::ZERO);
+        let report = sim.block_on(handle.stopped()).unwrap();
+        assert_eq!(report.end, EndReason::SupplyEnded);
+        let mut handled = handled.lock().unwrap().clone();
+        handled.sort_unstable();
+        let mut expected = expected.to_vec();
+        expected.sort_unstable();
+        assert_eq!(handled, expected);
+        assert_eq!(*bookmark.lock().unwrap(), content.len() as u64);
+    }
+}
+
+#[test]
+fn lines_that_are_appended_later_are_read_by_the_next_run() {
+    let file = Temporary::new("appended", numbered(2));
+    let sim = SimRuntime::new(1);
+    let lines = Lines::open(&file.0, Bookmark::default()).unwrap();
+    let (handle, handled) = start(&sim, lines, Duration::ZERO);
+    sim.block_on(handle.stopped()).unwrap();
+    fs::write(&file.0, numbered(3)).unwrap();
+    handle.start().unwrap();
+    sim.block_on(handle.stopped()).unwrap();
+    assert_eq!(sorted(&handled), ["line 0", "line 1", "line 2"]);
 }
