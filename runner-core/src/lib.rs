@@ -41,6 +41,7 @@
 
 mod bot;
 mod consume;
+mod current;
 mod delivery;
 mod fetcher;
 mod get_updates;

@@ -11,6 +11,7 @@ use std::{
 use super::report::{Report, RunError};
 use crate::{
     Runtime,
+    current::RunId,
     panics::discard,
     sink::{Gauges, Sink, WaiterId, Waiters, Wakers},
     source::Status,
@@ -229,6 +230,13 @@ impl<U: Send + Sync + 'static> State<U> {
             true => None,
             false => self.sink.clone(),
         }
+    }
+
+    /// The run whose end is noted in `end`, if it is under way.
+    pub(crate) fn run_until(&self, end: &Arc<OnceLock<RunResult<U>>>) -> Option<RunId> {
+        let is_under_way = self.phase != RunPhase::Idle && Arc::ptr_eq(&self.end, end);
+        let sink = self.sink.as_ref().filter(|_| is_under_way)?;
+        Some(RunId::of(sink))
     }
 
     fn is_about_to_begin(&self) -> bool {

@@ -15,7 +15,7 @@ use super::{
     health::{Health, Stats},
     report::{Report, RunError},
 };
-use crate::{InFlight, panics::discard};
+use crate::{InFlight, current::RunId, panics::discard};
 
 /// Controls a runner and looks inside it. Cheap to clone.
 ///
@@ -62,13 +62,40 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
     ///
     /// A stopped runner has nothing to stop: then this resolves with the last result. A runner that
     /// has not begun yet ends its first run as soon as it begins.
+    ///
+    /// # Inside a handler
+    ///
+    /// A handler may stop its own runner, for example at a command `/shutdown`, but must not wait for the
+    /// report: the run ends only after the handler. Drop the future; awaited there, it resolves at once
+    /// with [`RunError::AwaitedInHandler`], and the stop goes on.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use std::sync::{Arc, OnceLock};
+    /// use runner_core::{Delivery, Runner, RunnerHandle, testing::{ScriptedSupplier, SimRuntime}};
+    ///
+    /// let own = Arc::new(OnceLock::<RunnerHandle<&str>>::new());
+    /// let sim = SimRuntime::new(1);
+    /// let supplier = ScriptedSupplier::new(&sim).batch(["hello", "/shutdown"]);
+    /// let handler = async |own: Arc<OnceLock<RunnerHandle<&'static str>>>, text: Delivery<&'static str>| {
+    ///     if *text == "/shutdown" && let Some(handle) = own.get() {
+    ///         drop(handle.stop()); // takes effect now
+    ///     }
+    /// };
+    /// let mut runner = Runner::for_each_with(Arc::new(sim.clone()), supplier, own.clone(), handler);
+    /// own.set(runner.handle()).unwrap();
+    /// let report = sim.block_on(runner.run()).unwrap();
+    /// assert_eq!(report.counters.finished, 2);
+    /// # }
+    /// ```
     pub fn stop(&self) -> Stopped<U> {
         let stopped = self.task();
         self.control.stop(StopBy(None));
         stopped
     }
 
-    /// As [`stop`](Self::stop), but cancels what is left when `limit` is over.
+    /// As [`stop`](Self::stop), but cancels what is left when `limit` is over. Inside a handler, drop the
+    /// future as there.
     ///
     /// The report then lists every update that was abandoned, and comes at most one second after
     /// `limit`, even if handlers do not end. `Duration::ZERO` cancels at once. Of several limits the
@@ -114,8 +141,10 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
         Ok(())
     }
 
-    /// Resolves with the result of the current run, for everyone who waits; if there is none, with
-    /// that of the last one, or else of the first one to come.
+    /// Resolves with the result of the current run, or of the last one if none is running, or of the
+    /// first one if none has run yet. May be called any number of times.
+    ///
+    /// Inside a handler of that run it resolves at once with [`RunError::AwaitedInHandler`].
     pub fn task(&self) -> Stopped<U> {
         let end = Arc::clone(&self.control.lock().end);
         Stopped {
@@ -215,6 +244,9 @@ impl<U: Send + Sync + 'static> fmt::Debug for RunnerHandle<U> {
 }
 
 /// Resolves with the result of a run. Dropping it stops nothing.
+///
+/// A run ends when its handlers have ended. So inside a handler of that run, its error policy or its
+/// sink, this resolves at once with [`RunError::AwaitedInHandler`].
 #[must_use = "the report is in the result; a stop itself takes effect at the call"]
 pub struct Stopped<U: Send + Sync + 'static> {
     watch: Watch<Arc<Control<U>>, U>,
@@ -226,7 +258,15 @@ impl<U: Send + Sync + 'static> Future for Stopped<U> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { watch, end } = &mut *self;
-        watch.poll(cx, |_| end.get().cloned())
+        let current = RunId::current();
+        watch.poll(cx, |state| match end.get() {
+            Some(result) => Some(result.clone()),
+            None if current.is_some() && state.run_until(end) == current => {
+                let report = Box::new(Report::empty());
+                Some(Err(RunError::AwaitedInHandler { report }))
+            }
+            None => None,
+        })
     }
 }
 

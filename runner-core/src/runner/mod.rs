@@ -29,6 +29,7 @@ use crate::{
     Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, Runtime, RuntimeExt,
     SinkOptions, SkipFailed, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSink,
     UpdateSupplier,
+    current::{self, RunId},
     panics::discard,
     sink::{DecideBoxed, Fault, KeysOf, Sink, Unsettled},
     trace::{Chain, debug, error, info, warn},
@@ -528,7 +529,8 @@ impl<S: UpdateSupplier> Run<'_, S> {
             let stop_by = stop_by.and_then(|deadline| deadline.checked_add(OVERTIME));
             [close_by, stop_by].into_iter().flatten().min()
         });
-        let closing = pin!(self.source.close(prefix));
+        let run = RunId::of(shared.sink);
+        let closing = pin!(current::inside(Some(run), self.source.close(prefix)));
         match select(closing, pin!(too_late)).await {
             Either::Left((Ok(closing), _)) => Some(closing),
             Either::Left((Err(error), _)) => {

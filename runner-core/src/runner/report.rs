@@ -258,6 +258,15 @@ pub enum RunError<U> {
         /// What became of the updates.
         report: Box<Report<U>>,
     },
+    /// Not the end of a run: a handler, the error policy or the sink of a run has waited for the end of
+    /// that very run, which waits for them in turn. The run goes on.
+    ///
+    /// Call [`stop`](crate::RunnerHandle::stop) and drop its future, or await it in a task that is
+    /// spawned.
+    AwaitedInHandler {
+        /// Of no update: the run has not ended.
+        report: Box<Report<U>>,
+    },
     /// The run did not begin, because the system did not give it what it needs.
     Setup {
         /// What was to be done, such as "listen for signals".
@@ -292,6 +301,7 @@ impl<U> RunError<U> {
             | Self::Policy { report, .. }
             | Self::RuntimeGone { report }
             | Self::Dropped { report }
+            | Self::AwaitedInHandler { report }
             | Self::Setup { report, .. } => report,
         }
     }
@@ -316,6 +326,9 @@ impl<U> Clone for RunError<U> {
                 report: report.clone(),
             },
             Self::Dropped { report } => Self::Dropped {
+                report: report.clone(),
+            },
+            Self::AwaitedInHandler { report } => Self::AwaitedInHandler {
                 report: report.clone(),
             },
             Self::Setup {
@@ -346,6 +359,10 @@ impl<U> fmt::Display for RunError<U> {
             Self::Dropped { .. } => f.write_str(
                 "the run ended because its future was dropped; call stop() and await the report \
                  for a graceful end",
+            ),
+            Self::AwaitedInHandler { .. } => f.write_str(
+                "the end of a run was awaited inside a handler of that run, which has to end first; \
+                 call stop() and drop its future, or await it in a task of its own",
             ),
             Self::Setup { task, .. } => write!(f, "the run did not begin: cannot {task}"),
         }
@@ -380,6 +397,10 @@ impl<U> fmt::Debug for RunError<U> {
                 .field("report", report)
                 .finish(),
             Self::Dropped { report } => f.debug_struct("Dropped").field("report", report).finish(),
+            Self::AwaitedInHandler { report } => f
+                .debug_struct("AwaitedInHandler")
+                .field("report", report)
+                .finish(),
             Self::Setup {
                 task,
                 source,
@@ -400,7 +421,10 @@ impl<U> Error for RunError<U> {
             Self::Supply { source, .. } => Some(&**source),
             Self::Policy { cause, .. } => Some(cause),
             Self::Setup { source, .. } => Some(&**source),
-            Self::SupplierPanicked { .. } | Self::RuntimeGone { .. } | Self::Dropped { .. } => None,
+            Self::SupplierPanicked { .. }
+            | Self::RuntimeGone { .. }
+            | Self::Dropped { .. }
+            | Self::AwaitedInHandler { .. } => None,
         }
     }
 }

@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
+    current::{self, RunId},
     panics::{discard, guarded},
     sync::atomic::Ordering,
     ticket::Ticket,
@@ -53,7 +54,8 @@ where
     U: Send + Sync + 'static,
     C: UpdateConsumer<U>,
 {
-    async move {
+    let run = RunId::of(&duty.sink);
+    current::inside(Some(run), async move {
         let mut handler = pin!(None);
         let call = |update| consumer.consume(update);
         while let Some(cause) = poll_fn(|cx| duty.poll(call, handler.as_mut(), cx)).await {
@@ -61,7 +63,7 @@ where
             let outcome = Box::pin(duty.ask_policy(cause)).await;
             duty.decided = Some(Box::new(outcome));
         }
-    }
+    })
 }
 
 /// The right to start updates, or the obligation to settle the one that was started.

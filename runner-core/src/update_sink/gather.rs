@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     BoxError, Delivery, Runtime, RuntimeExt, UpdateConsumer,
+    current::{self, RunId},
     panics::{discard, guarded},
     policy::Panicked,
     runtime::yield_now,
@@ -135,7 +136,8 @@ impl<U: Send + Sync + 'static, S: UpdateSink<U>> Hall<U, S> {
                 hall: Arc::clone(self),
                 sink: Some(sink),
             };
-            self.runtime().spawn(Box::pin(driver.drive()));
+            let task = current::inside(RunId::current(), driver.drive());
+            self.runtime().spawn(Box::pin(task));
         }
         offer
     }
