@@ -233,7 +233,14 @@ fn a_runner_that_the_user_drives_cannot_be_started_by_a_handle() {
     let sim = SimRuntime::new(1);
     let supplier = ScriptedSupplier::<u32>::new(&sim);
     let runner = Runner::new(runtime(&sim), supplier, always(&sim, Plan::ok()));
-    assert_eq!(runner.handle().start(), Err(StartError::DrivenByUser));
+    let handle = runner.handle();
+    assert_eq!(handle.start(), Err(StartError::DrivenByUser));
+    // It may never have run, so there is nothing to be done again.
+    let text = StartError::DrivenByUser.to_string();
+    assert!(text.contains("start() or run() of the runner"), "{text}");
+    drop(runner);
+    assert_eq!(handle.start(), Err(StartError::Gone));
+    assert!(StartError::Gone.to_string().contains("dropped"));
 }
 
 #[test]
@@ -970,6 +977,34 @@ fn a_supplier_that_never_waits_is_not_called_after_a_pause_or_a_stop() {
         sim.run_until_idle();
         assert_eq!(*calls.lock().unwrap(), [100; 3]);
     }
+}
+
+/// Sets another concurrency when it is woken, as another thread might.
+struct SetsConcurrency(RunnerHandle<u32>, NonZeroUsize);
+
+impl Wake for SetsConcurrency {
+    fn wake(self: Arc<Self>) {
+        self.0.set_concurrency(self.1);
+    }
+}
+
+#[test]
+fn of_two_that_set_the_concurrency_at_once_one_wins_now_and_later() {
+    let sim = SimRuntime::new(1);
+    let (handle, _) = start(&sim, [], always(&sim, Plan::ok()), concurrent(10));
+    sim.run_until_idle();
+    let mut stopped = handle.stopped();
+    let waker = Waker::from(Arc::new(SetsConcurrency(handle.clone(), n(2))));
+    let polled = std::pin::pin!(&mut stopped).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    // The other one comes in between, whose value is the one that is kept.
+    handle.set_concurrency(n(7));
+    let now = handle.stats().capacity;
+    sim.block_on(handle.stop()).unwrap();
+    handle.start().unwrap();
+    sim.run_until_idle();
+    assert_eq!(handle.stats().capacity, now);
+    assert_eq!(now, 2);
 }
 
 // What the supplier is told
