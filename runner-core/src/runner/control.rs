@@ -188,6 +188,26 @@ impl<U: Send + Sync + 'static> Control<U> {
         });
     }
 
+    /// Passes the concurrency that was set by hand on to the sink.
+    ///
+    /// The sink has a lock of its own, so another call may come in between: whoever was last to pass a
+    /// value on makes sure that it is the one which is kept.
+    pub(crate) fn apply_concurrency(&self) {
+        let mut applied = None;
+        loop {
+            let state = self.lock();
+            let (kept, sink) = (state.concurrency, state.sink.clone());
+            drop(state);
+            match (kept, sink) {
+                (Some(concurrency), Some(sink)) if kept != applied => {
+                    sink.set_concurrency(concurrency);
+                    applied = kept;
+                }
+                _ => return,
+            }
+        }
+    }
+
     /// Asks the current run to end; a later deadline never replaces an earlier one.
     pub(crate) fn stop(&self, by: StopBy) {
         let sink = self.change(|state| {

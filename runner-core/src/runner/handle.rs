@@ -122,8 +122,8 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
     ///
     /// # Errors
     ///
-    /// [`StartError`] if a run is under way, or if no task is there to drive it: call
-    /// [`Runner::run`](crate::Runner::run) again instead.
+    /// [`StartError`] if a run is under way, or if no task drives the runner: call
+    /// [`Runner::start`](crate::Runner::start) or [`Runner::run`](crate::Runner::run) instead.
     pub fn start(&self) -> Result<(), StartError> {
         let last = self.control.change(|state| match state.driver {
             Driver::User => Err(StartError::DrivenByUser),
@@ -177,16 +177,12 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
 
     /// Changes how many updates may be in flight, for this run and later ones.
     ///
-    /// Nothing is cancelled: above a lowered limit, nothing starts until enough have ended. No
+    /// Of several calls the last one counts. Nothing is cancelled: above a lowered limit, nothing starts until enough have ended. No
     /// effect on a sequential sink.
     pub fn set_concurrency(&self, concurrency: NonZeroUsize) {
-        let sink = self.control.change(|state| {
-            state.concurrency = Some(concurrency);
-            state.sink.clone()
-        });
-        if let Some(sink) = sink {
-            sink.set_concurrency(concurrency);
-        }
+        self.control
+            .change(|state| state.concurrency = Some(concurrency));
+        self.control.apply_concurrency();
     }
 
     /// How many updates are in flight: started, not ended.
@@ -284,9 +280,10 @@ impl<U: Send + Sync + 'static> fmt::Debug for Stopped<U> {
 pub enum StartError {
     /// A run is under way. Wait for [`RunnerHandle::stopped`] first.
     Running,
-    /// The user drives this runner by `run()`.
+    /// No task drives this runner: it is driven by [`Runner::run`](crate::Runner::run), or was not started
+    /// at all.
     DrivenByUser,
-    /// The task of the runner has ended, because its runtime was shut down.
+    /// The runner is gone: it was dropped, or its runtime was shut down.
     Gone,
 }
 
@@ -294,8 +291,10 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Running => "a run is under way, wait for its end before starting again",
-            Self::DrivenByUser => "this runner was not started in a task, call run() again instead",
-            Self::Gone => "the task of this runner ended with its runtime, make a new runner",
+            Self::DrivenByUser => {
+                "no task drives this runner, call start() or run() of the runner itself"
+            }
+            Self::Gone => "the runner was dropped or its runtime was shut down, make a new runner",
         })
     }
 }

@@ -240,10 +240,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             cut_short,
             armed: true,
         };
-        let concurrency = control.lock().concurrency;
-        if let Some(concurrency) = concurrency {
-            sink.set_concurrency(concurrency);
-        }
+        control.apply_concurrency();
         info!("runner started");
         let result = {
             let shared = Shared {
@@ -772,9 +769,13 @@ struct Unrun<U: Send + Sync + 'static>(Arc<Control<U>>);
 
 impl<U: Send + Sync + 'static> Drop for Unrun<U> {
     fn drop(&mut self) {
-        let state = self.0.lock();
+        let mut state = self.0.lock();
         // A task has a guard of its own, and so has a run that is under way.
-        let is_unrun = state.driver == Driver::User && state.end.get().is_none();
+        let is_driven_by_user = state.driver == Driver::User;
+        let is_unrun = is_driven_by_user && state.end.get().is_none();
+        if is_driven_by_user {
+            state.driver = Driver::Gone;
+        }
         drop(state);
         if is_unrun {
             let report = Box::new(Report::empty());
