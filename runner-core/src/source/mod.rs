@@ -91,6 +91,8 @@ pub struct Source<S> {
     journal: Journal,
     /// For the deadline of calls.
     alarm: Alarm,
+    /// Whether the last call was answered at its first poll.
+    answered_at_once: bool,
     /// When the last call was answered with updates, or when this was made.
     answered_at: Instant,
 }
@@ -109,6 +111,7 @@ impl<S: UpdateSupplier> Source<S> {
             rest: None,
             alarm: Alarm::default(),
             journal: Journal::default(),
+            answered_at_once: false,
         }
     }
 
@@ -142,7 +145,14 @@ impl<S: UpdateSupplier> Source<S> {
     ) -> Option<Result<Vec<S::Update>, SourceError>> {
         let status = self.status.clone();
         let opened = status.open();
-        let mut now = asked;
+        let (mut asked, mut now) = (asked, asked);
+        if std::mem::take(&mut self.answered_at_once) {
+            // A supplier that never waits must not take the thread. Here, because nothing is lost if
+            // this call is dropped meanwhile.
+            yield_now().await;
+            asked = self.runtime.now();
+            now = asked;
+        }
         loop {
             match guarded(|| self.supplier.is_exhausted()) {
                 Ok(false) => {}
@@ -168,10 +178,6 @@ impl<S: UpdateSupplier> Source<S> {
                 Ended::Done(Ok(Ok(batch))) => {
                     opened.answered(now);
                     self.answered(batch.len(), limit, asked, now);
-                    if batch.is_empty() {
-                        // A supplier that has nothing and never waits must not take the thread.
-                        yield_now().await;
-                    }
                     return Some(Ok(batch));
                 }
                 Ended::Done(Ok(Err(error))) => match self.failed(error, now) {
@@ -328,7 +334,7 @@ impl<S: UpdateSupplier> Source<S> {
         }));
         let alarm = &mut self.alarm;
         let mut waits = false;
-        poll_fn(|cx| {
+        let ended = poll_fn(|cx| {
             if waits && opened.poll_closed(cx).is_ready() {
                 return Poll::Ready(Ended::Closed);
             }
@@ -346,7 +352,9 @@ impl<S: UpdateSupplier> Source<S> {
             let error = SupplyError::transient(NoAnswer(span));
             Poll::Ready(Ended::Done(Ok(Err(error))))
         })
-        .await
+        .await;
+        self.answered_at_once = !waits;
+        ended
     }
 
     fn answered(&mut self, count: usize, limit: NonZeroUsize, asked: Instant, now: Instant) {
