@@ -1212,6 +1212,45 @@ fn a_handler_that_does_not_end_shows_as_unresponsive() {
     assert!(ended(stopped).unwrap().is_ok());
 }
 
+/// The one exception to the order by key: nothing can end a handler that blocks its thread.
+#[cfg(feature = "tracing")]
+#[test]
+fn a_run_that_starts_beside_handlers_of_the_last_one_says_how_many() {
+    let warnings = || {
+        let lines = common::log::lines().into_iter();
+        let lines = lines.filter(|line| line.message.contains("of the last run"));
+        lines.map(|line| line.fields).collect::<Vec<_>>()
+    };
+    common::log::listen();
+    let sim = SimRuntime::new(1);
+    let recorder = Recorder::new(&sim, |update: &Delivery<u32>| match **update {
+        0 | 1 => Plan::ok().block(100 * SECOND),
+        _ => Plan::ok(),
+    });
+    let log = recorder.log();
+    let (handle, script) = start(&sim, [], recorder, concurrent(4).workers(n(4)));
+    let (clock, own) = (sim.clone(), handle.clone());
+    sim.spawn(Box::pin(async move {
+        clock.sleep(10 * SECOND).await;
+        let report = own.stop_within(SECOND).await.unwrap();
+        assert_eq!(report.abandoned.len(), 2);
+        assert!(report.abandoned.iter().all(|it| it.unresponsive));
+        own.start().unwrap();
+        clock.sleep(SECOND).await;
+        assert_eq!(own.stats().counters.finished, 1);
+        own.stop().await.unwrap();
+        clock.sleep(200 * SECOND).await;
+        own.start().unwrap();
+    }));
+    script.push(Step::Batch(vec![0, 1]));
+    script.push(Step::Wait(11 * SECOND));
+    script.push(Step::Batch(vec![2]));
+    sim.advance(1_000 * SECOND);
+    assert_eq!(log.finished().len(), 3);
+    // The third run begins when all of them have ended.
+    assert_eq!(warnings(), ["handlers=2 "]);
+}
+
 #[test]
 fn a_runner_that_is_dropped_before_it_runs_leaves_nobody_waiting() {
     let sim = SimRuntime::new(1);
