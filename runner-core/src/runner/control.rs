@@ -151,8 +151,8 @@ impl<U: Send + Sync + 'static> Control<U> {
         poll_fn(|cx| waiter.poll(cx, &ready)).await
     }
 
-    /// Begins a run with this sink.
-    pub(crate) fn begin(&self, sink: &Arc<Sink<U>>) {
+    /// Begins a run with this sink, and returns how many handlers of the last run are still at work.
+    pub(crate) fn begin(&self, sink: &Arc<Sink<U>>) -> usize {
         let now = self.runtime.now();
         // The updates in the report and in the sink of the last run are the user's: they are
         // dropped outside of the lock.
@@ -175,7 +175,12 @@ impl<U: Send + Sync + 'static> Control<U> {
             }
             (ended, sink)
         });
+        let left = last.1.as_ref().map_or(0, |sink| {
+            let gauges = sink.gauges();
+            gauges.running + gauges.detached
+        });
         discard(last);
+        left
     }
 
     /// Ends the current run.

@@ -120,6 +120,10 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
     /// After the end of the supply it asks the supplier anew: if that still has no more, the run ends at
     /// once.
     ///
+    /// Handlers that the last run reported as [`unresponsive`](crate::Abandoned::unresponsive) may still be
+    /// at work. The new run does not wait for them, so an update of it may be handled at the same time as
+    /// one of the last run with the same key. A warning says how many there are.
+    ///
     /// # Errors
     ///
     /// [`StartError`] if a run is under way, or if no task drives the runner: call

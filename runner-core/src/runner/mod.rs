@@ -232,7 +232,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             Arc::clone(&self.policy),
         );
         let began = control.runtime.now();
-        control.begin(&sink);
+        let left = control.begin(&sink);
         let mut guard = RunGuard {
             control: &control,
             sink: &sink,
@@ -241,6 +241,13 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             armed: true,
         };
         control.apply_concurrency();
+        if left > 0 {
+            warn!(
+                handlers = left,
+                "handlers of the last run are still at work, updates of this run with the same keys do \
+                 not wait for them"
+            );
+        }
         info!("runner started");
         let result = {
             let shared = Shared {

@@ -161,7 +161,10 @@ pub struct Abandoned<U> {
     pub attempt: NonZeroU32,
     /// Whether a handler has seen it, so that some of its effects may exist.
     pub started: bool,
-    /// Whether its handler was told to end and did not: it may still be at work.
+    /// Whether its handler was cancelled and did not end: it may still be at work.
+    ///
+    /// A later run does not wait for it: until it ends, the order by key does not hold between its update
+    /// and those of that run.
     pub unresponsive: bool,
     /// Whether it comes again.
     pub fate: Fate,
