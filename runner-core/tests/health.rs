@@ -421,6 +421,11 @@ fn a_report_says_how_many_fetches_of_the_run_failed_and_what_the_last_error_was(
     let text = report.to_string();
     let expected = "; 2 of 4 fetches failed, the last one: cannot connect: refused";
     assert!(text.contains(expected), "{text}");
+    assert_eq!((report.calls, report.failed_calls), (4, 2));
+    assert_eq!(
+        report.last_error.as_deref(),
+        Some("cannot connect: refused")
+    );
 
     // They are those of one run.
     handle.start().unwrap();
@@ -447,5 +452,5 @@ fn a_run_that_failed_says_its_error_once() {
     let error = sim.block_on(handle.stopped()).unwrap_err();
     let text = format!("{error:?}");
     assert_eq!(text.matches("no such token").count(), 1, "{text}");
-    assert!(text.contains("; 1 of 1 fetches failed)"), "{text}");
+    assert!(text.contains("; 1 of 2 fetches failed)"), "{text}");
 }

@@ -63,8 +63,9 @@ impl Health {
 
     /// Whether updates arrive: right for an alert.
     ///
-    /// True while a poll was completed lately: within the time that a poll may take and twice the
-    /// margin on top.
+    /// True while the last completed poll is no older than the time that a poll may take, plus 15 s. For a
+    /// supplier without a [`call_timeout`](crate::UpdateSupplier::call_timeout), true from its first
+    /// answer to its next failure.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connected

@@ -231,7 +231,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             self.keys.clone(),
             Arc::clone(&self.policy),
         );
-        let began = control.runtime.now();
+        let began = RunStart::now(&control);
         let left = control.begin(&sink);
         let mut guard = RunGuard {
             control: &control,
@@ -389,7 +389,26 @@ struct Run<'a, S: UpdateSupplier> {
     source: &'a mut Source<S>,
     shared: Shared<'a, S::Update>,
     gathering: Option<&'a Arc<dyn Gathering>>,
-    began: Instant,
+    began: RunStart,
+}
+
+/// What a report compares with.
+#[derive(Clone, Copy)]
+struct RunStart {
+    at: Instant,
+    calls: u64,
+    failed_calls: u64,
+}
+
+impl RunStart {
+    fn now<U: Send + Sync + 'static>(control: &Control<U>) -> Self {
+        let source = control.source.snapshot();
+        Self {
+            at: control.runtime.now(),
+            calls: source.calls,
+            failed_calls: source.failures,
+        }
+    }
 }
 
 /// What a run shares with handles and workers.
@@ -706,7 +725,7 @@ fn report<U: Send + Sync + 'static>(
     control: &Control<U>,
     sink: &Sink<U>,
     end: EndReason,
-    began: Instant,
+    began: RunStart,
     unsettled: Vec<Unsettled<U>>,
     closing: Option<Closing>,
 ) -> Report<U> {
@@ -717,6 +736,9 @@ fn report<U: Send + Sync + 'static>(
             _ => Fate::Lost,
         },
     };
+    let now = RunStart::now(control);
+    let failed_calls = now.failed_calls - began.failed_calls;
+    let last_error = control.source.last_error();
     Report {
         end,
         counters: sink.gauges().counters,
@@ -729,7 +751,10 @@ fn report<U: Send + Sync + 'static>(
             .collect(),
         confirmation: closing.map_or(Confirmation::Failed, |closing| closing.confirmation),
         latency: sink.latency(),
-        duration: control.runtime.now().saturating_duration_since(began),
+        calls: now.calls - began.calls,
+        failed_calls,
+        last_error: last_error.filter(|_| failed_calls > 0),
+        duration: now.at.saturating_duration_since(began.at),
     }
 }
 
@@ -740,7 +765,7 @@ type CutShort<U> = fn(Box<Report<U>>) -> RunError<U>;
 struct RunGuard<'a, U: Send + Sync + 'static> {
     control: &'a Control<U>,
     sink: &'a Arc<Sink<U>>,
-    began: Instant,
+    began: RunStart,
     cut_short: CutShort<U>,
     armed: bool,
 }

@@ -32,6 +32,12 @@ pub struct Report<U> {
     pub abandoned: Arc<[Abandoned<U>]>,
     /// Whether the upstream knows what was handled.
     pub confirmation: Confirmation,
+    /// Calls of the supplier in this run.
+    pub calls: u64,
+    /// How many of them failed. Requests to wait are no failures.
+    pub failed_calls: u64,
+    /// The text of the last error of such a call, with its causes. `None` if none failed in this run.
+    pub last_error: Option<Arc<str>>,
     /// From the arrival of an update to its settlement.
     pub latency: LatencySummary,
     /// How long the run took.
@@ -46,6 +52,9 @@ impl<U> Report<U> {
             counters: Counters::default(),
             abandoned: Arc::new([]),
             confirmation: Confirmation::NotNeeded,
+            calls: 0,
+            failed_calls: 0,
+            last_error: None,
             latency: LatencySummary::default(),
             duration: Duration::ZERO,
         }
@@ -56,6 +65,7 @@ impl<U> Clone for Report<U> {
     fn clone(&self) -> Self {
         Self {
             abandoned: Arc::clone(&self.abandoned),
+            last_error: self.last_error.clone(),
             ..*self
         }
     }
@@ -68,6 +78,9 @@ impl<U> fmt::Debug for Report<U> {
             .field("counters", &self.counters)
             .field("abandoned", &self.abandoned)
             .field("confirmation", &self.confirmation)
+            .field("calls", &self.calls)
+            .field("failed_calls", &self.failed_calls)
+            .field("last_error", &self.last_error)
             .field("latency", &self.latency)
             .field("duration", &self.duration)
             .finish()
@@ -106,6 +119,20 @@ impl<U> fmt::Display for Report<U> {
         ] {
             if count > 0 {
                 write!(f, ", {count} {what}")?;
+            }
+        }
+        if self.failed_calls > 0 {
+            let Self {
+                calls,
+                failed_calls,
+                ..
+            } = self;
+            write!(f, "; {failed_calls} of {calls} fetches failed")?;
+            // The error of a run that failed is said beside the report.
+            if let Some(error) = &self.last_error
+                && self.end != EndReason::Failed
+            {
+                write!(f, ", the last one: {error}")?;
             }
         }
         if self.end == EndReason::SupplyEnded {

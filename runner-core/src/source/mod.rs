@@ -44,6 +44,7 @@ pub use self::{
 };
 use crate::{
     Closing, Conflict, Runtime, SupplyError, UpdateSupplier, panics::guarded, runtime::yield_now,
+    trace::Chain,
 };
 
 /// Gets batches out of a supplier, however unreliable it is.
@@ -375,6 +376,11 @@ impl<S: UpdateSupplier> Source<S> {
             status.failures += u64::from(counts);
             status.failing = true;
         });
+        if counts {
+            // Code of the user: not under the lock.
+            let text = guarded(|| error_text(&error)).unwrap_or_else(|panic| panic);
+            self.status.set_last_error(text);
+        }
         let entropy = self.runtime.entropy();
         let (delay, state, kind) = match error {
             SupplyError::Fatal(_) => return Err(SourceError::Supply(error)),
@@ -428,6 +434,15 @@ impl<S> fmt::Debug for Source<S> {
             .field("runtime", &self.runtime)
             .finish_non_exhaustive()
     }
+}
+
+/// The error with its causes, without what is said of every failure.
+fn error_text(error: &SupplyError) -> Arc<str> {
+    let chain = match error {
+        SupplyError::Transient(source) | SupplyError::Fatal(source) => Chain(&**source),
+        other => Chain(other),
+    };
+    chain.to_string().into()
 }
 
 /// A hundred years.

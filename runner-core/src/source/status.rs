@@ -25,6 +25,8 @@ struct Shared {
 struct State {
     snapshot: SourceSnapshot,
     active: bool,
+    /// The text of the last failure, with its causes.
+    last_error: Option<Arc<str>>,
     /// Of the one call of `next` that may be under way.
     waker: Option<Waker>,
 }
@@ -113,6 +115,7 @@ impl Status {
             state: Mutex::new(State {
                 snapshot,
                 active: false,
+                last_error: None,
                 waker: None,
             }),
         }))
@@ -120,6 +123,14 @@ impl Status {
 
     pub(crate) fn snapshot(&self) -> SourceSnapshot {
         self.lock().snapshot
+    }
+
+    pub(crate) fn last_error(&self) -> Option<Arc<str>> {
+        self.lock().last_error.clone()
+    }
+
+    pub(super) fn set_last_error(&self, error: Arc<str>) {
+        self.lock().last_error = Some(error);
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut SourceSnapshot)) {
