@@ -468,6 +468,10 @@ impl<S: UpdateSupplier> Run<'_, S> {
         // What was seen just now: a batch which is there at once pays for no other look.
         let mut seen = None;
         loop {
+            if self.source.make_way().await {
+                // What there was room for may be taken by now.
+                seen = None;
+            }
             // After a warning there is more to be looked at.
             let at_once = !choked && !shared.control.is_interrupted();
             let (limit, now) = match seen.take().filter(|_| at_once) {

@@ -92,8 +92,8 @@ pub struct Source<S> {
     journal: Journal,
     /// For the deadline of calls.
     alarm: Alarm,
-    /// Whether the last call was answered at its first poll.
-    answered_at_once: bool,
+    /// How many calls in a row were answered at their first poll.
+    at_once: u8,
     /// When the last call was answered with updates, or when this was made.
     answered_at: Instant,
 }
@@ -112,7 +112,7 @@ impl<S: UpdateSupplier> Source<S> {
             rest: None,
             alarm: Alarm::default(),
             journal: Journal::default(),
-            answered_at_once: false,
+            at_once: 0,
         }
     }
 
@@ -134,11 +134,25 @@ impl<S: UpdateSupplier> Source<S> {
         &mut self,
         limit: NonZeroUsize,
     ) -> Option<Result<Vec<S::Update>, SourceError>> {
+        self.make_way().await;
         let asked = self.runtime.now();
         self.next_at(limit, asked).await
     }
 
-    /// The same for one who knows what time it is.
+    /// Lets other tasks run after some answers that were there at once: a supplier that never waits must
+    /// not take the thread. Returns whether it did.
+    ///
+    /// Before a call and not after one, because a batch must not be held over an await.
+    pub(crate) async fn make_way(&mut self) -> bool {
+        let is_due = self.at_once >= AT_ONCE;
+        if is_due {
+            self.at_once = 0;
+            yield_now().await;
+        }
+        is_due
+    }
+
+    /// As [`next`](Self::next), for callers that know the time and [make way](Self::make_way) themselves.
     pub(crate) async fn next_at(
         &mut self,
         limit: NonZeroUsize,
@@ -146,14 +160,7 @@ impl<S: UpdateSupplier> Source<S> {
     ) -> Option<Result<Vec<S::Update>, SourceError>> {
         let status = self.status.clone();
         let opened = status.open();
-        let (mut asked, mut now) = (asked, asked);
-        if std::mem::take(&mut self.answered_at_once) {
-            // A supplier that never waits must not take the thread. Here, because nothing is lost if
-            // this call is dropped meanwhile.
-            yield_now().await;
-            asked = self.runtime.now();
-            now = asked;
-        }
+        let mut now = asked;
         loop {
             match guarded(|| self.supplier.is_exhausted()) {
                 Ok(false) => {}
@@ -354,7 +361,11 @@ impl<S: UpdateSupplier> Source<S> {
             Poll::Ready(Ended::Done(Ok(Err(error))))
         })
         .await;
-        self.answered_at_once = !waits;
+        self.at_once = if waits {
+            0
+        } else {
+            self.at_once.saturating_add(1)
+        };
         ended
     }
 
@@ -444,6 +455,9 @@ fn error_text(error: &SupplyError) -> Arc<str> {
     };
     chain.to_string().into()
 }
+
+/// How many answers that are there at once a source takes before it lets other tasks run.
+const AT_ONCE: u8 = 8;
 
 /// A hundred years.
 const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
