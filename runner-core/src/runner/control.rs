@@ -24,17 +24,17 @@ use crate::{
 /// The result of one run.
 pub(crate) type RunResult<U> = Result<Report<U>, RunError<U>>;
 
-/// Shared by the runner, its handles and everyone who waits for an end.
+/// Shared by the runner, its handles and the futures that await the end of a run.
 pub(crate) struct Control<U: Send + Sync + 'static> {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) source: Status,
     /// Whether nothing may be fetched: a stop or a pause was requested.
     interrupted: AtomicBool,
-    state: Mutex<State<U>>,
+    state: Mutex<ControlState<U>>,
 }
 
 /// Guarded by the lock of [`Control`].
-pub(crate) struct State<U: Send + Sync + 'static> {
+pub(crate) struct ControlState<U: Send + Sync + 'static> {
     pub(crate) phase: RunPhase,
     /// The end of the current run, or of the next one if none is under way.
     pub(crate) end: Arc<OnceLock<RunResult<U>>>,
@@ -47,9 +47,9 @@ pub(crate) struct State<U: Send + Sync + 'static> {
     pub(crate) sink: Option<Arc<Sink<U>>>,
     pub(crate) driver: Driver,
     pub(crate) handles: usize,
-    pub(crate) pulse: Pulse,
+    pub(crate) progress: LastProgress,
     pub(crate) stall_after: Option<Duration>,
-    /// How far a run got that was cut short before its supplier was told.
+    /// The settled prefix of a run that was cut short before its supplier was closed.
     pub(crate) unclosed: Option<usize>,
     waiters: Waiters<()>,
 }
@@ -73,9 +73,9 @@ pub(crate) struct StopBy(pub(crate) Option<Instant>);
 pub(crate) enum Driver {
     /// The user, by polling `run()`.
     User,
-    /// A task; between runs it is parked.
+    /// A task; between runs it is idle.
     Task,
-    /// A task that was told to begin another run.
+    /// A task that is about to begin another run.
     Restarting,
     /// A task that has ended.
     Gone,
@@ -83,7 +83,7 @@ pub(crate) enum Driver {
 
 /// When the sink was last seen to make progress.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct LastProgress {
     settled: u64,
     claims: u64,
     pub(crate) settled_at: Instant,
@@ -101,7 +101,7 @@ impl<U: Send + Sync + 'static> Control<U> {
             runtime,
             source,
             interrupted: AtomicBool::new(false),
-            state: Mutex::new(State {
+            state: Mutex::new(ControlState {
                 phase: RunPhase::Idle,
                 end: Arc::new(OnceLock::new()),
                 stop: None,
@@ -110,7 +110,7 @@ impl<U: Send + Sync + 'static> Control<U> {
                 sink: None,
                 driver: Driver::User,
                 handles: 0,
-                pulse: Pulse {
+                progress: LastProgress {
                     settled: 0,
                     claims: 0,
                     settled_at: now,
@@ -123,12 +123,12 @@ impl<U: Send + Sync + 'static> Control<U> {
         })
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<U>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ControlState<U>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and wakes everyone who waits for a change.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State<U>) -> T) -> T {
+    /// Changes the state and wakes all tasks that wait for a change.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut ControlState<U>) -> T) -> T {
         let mut wakers = Wakers::default();
         let mut state = self.lock();
         let result = change(&mut state);
@@ -146,7 +146,7 @@ impl<U: Send + Sync + 'static> Control<U> {
     }
 
     /// Waits until `ready` has an answer.
-    pub(crate) async fn until<T>(&self, ready: impl Fn(&State<U>) -> Option<T>) -> T {
+    pub(crate) async fn wait_until<T>(&self, ready: impl Fn(&ControlState<U>) -> Option<T>) -> T {
         let mut waiter = Watch::new(self);
         poll_fn(|cx| waiter.poll(cx, &ready)).await
     }
@@ -164,7 +164,7 @@ impl<U: Send + Sync + 'static> Control<U> {
                 RunPhase::Running
             };
             let sink = state.sink.replace(Arc::clone(sink));
-            state.pulse = Pulse {
+            state.progress = LastProgress {
                 settled: 0,
                 claims: 0,
                 settled_at: now,
@@ -238,7 +238,7 @@ impl<U: Send + Sync + 'static> Control<U> {
     }
 }
 
-impl<U: Send + Sync + 'static> State<U> {
+impl<U: Send + Sync + 'static> ControlState<U> {
     /// The phase as it looks from outside: a run has begun when it was asked for, although its task
     /// is first polled a little later.
     pub(crate) fn apparent(&self) -> RunPhase {
@@ -270,7 +270,7 @@ impl<U: Send + Sync + 'static> State<U> {
     }
 }
 
-impl Pulse {
+impl LastProgress {
     /// Notes what has moved since the last look.
     ///
     /// Looked at from time to time instead of with every update, so it is at most late, never early:
@@ -288,7 +288,7 @@ impl Pulse {
     }
 }
 
-/// One place among those who wait for a change; given up on drop.
+/// A registration for changes of the state; dropped with it.
 pub(crate) struct Watch<C, U>
 where
     C: std::ops::Deref<Target = Control<U>>,
@@ -313,7 +313,7 @@ where
     pub(crate) fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
-        ready: impl FnOnce(&State<U>) -> Option<T>,
+        ready: impl FnOnce(&ControlState<U>) -> Option<T>,
     ) -> Poll<T> {
         let mut state = self.control.lock();
         match ready(&state) {

@@ -78,9 +78,9 @@ impl Health {
         let gauges = sink.map(|sink| sink.gauges());
         let mut state = control.lock();
         if let Some(gauges) = &gauges {
-            state.pulse.look(gauges, now);
+            state.progress.look(gauges, now);
         }
-        let pulse = state.pulse;
+        let progress = state.progress;
         // A retry that is due begins without anybody looking.
         let revived = gauges.and_then(|gauges| gauges.revived);
         let since = |then: Instant| {
@@ -91,10 +91,10 @@ impl Health {
             gauges.running > 0
                 && state
                     .stall_after
-                    .is_some_and(|span| since(pulse.settled_at) >= span)
+                    .is_some_and(|span| since(progress.settled_at) >= span)
         });
         let blocked = gauges.is_some_and(|gauges| {
-            gauges.startable > 0 && since(pulse.claimed_at) >= Self::BLOCKED_AFTER
+            gauges.startable > 0 && since(progress.claimed_at) >= Self::BLOCKED_AFTER
         });
         let full = gauges.is_some_and(|gauges| gauges.full);
         let run_state = match state.apparent() {
