@@ -456,7 +456,8 @@ fn error_text(error: &SupplyError) -> Arc<str> {
     chain.to_string().into()
 }
 
-/// How many answers that are there at once a source takes before it lets other tasks run.
+/// How many answers that are there at once a source takes before it lets other tasks run. Batches of one
+/// update cost a fifth more instructions by it; with a yield after each they cost 2.4 times as many.
 const AT_ONCE: u8 = 8;
 
 /// A hundred years.
