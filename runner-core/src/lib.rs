@@ -41,6 +41,7 @@
 
 mod bot;
 mod consume;
+mod current;
 mod delivery;
 mod fetcher;
 mod get_updates;
@@ -53,7 +54,7 @@ mod runtime;
 #[cfg(all(test, shuttle))]
 mod schedules;
 mod source;
-mod supply;
+pub mod supply;
 mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
@@ -76,8 +77,8 @@ pub use self::{
         SinkOptions,
     },
     runner::{
-        Abandoned, Fate, Health, Report, RunError, RunState, Runner, RunnerHandle, StartError,
-        Stats, Stopped,
+        Abandoned, EndReason, Fate, Health, Report, RunError, RunState, Runner, RunnerHandle,
+        StartError, Stats, Stopped,
     },
     runtime::{BoxFuture, Runtime, RuntimeExt},
     source::{Backoff, RetryPolicy, Source, SourceError, SourceHandle, SourceOptions},

@@ -387,3 +387,70 @@ fn a_few_slow_updates_do_not_outweigh_many_fast_ones() {
         assert_eq!(stats.latency.max, SECOND + 390 * MS);
     });
 }
+
+// The report
+
+fn refused(text: &'static str) -> Step<u32> {
+    let source = std::io::Error::other(text);
+    Step::Fail(SupplyError::transient(Outer(source)))
+}
+
+#[derive(Debug)]
+struct Outer(std::io::Error);
+
+impl std::fmt::Display for Outer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("cannot connect")
+    }
+}
+
+impl std::error::Error for Outer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+#[test]
+fn a_report_says_how_many_fetches_of_the_run_failed_and_what_the_last_error_was() {
+    let sim = SimRuntime::new(1);
+    let (handle, script) = start(&sim, [1], always(&sim, Plan::ok()), SinkOptions::default());
+    script.push(refused("no route"));
+    script.push(refused("refused"));
+    sim.advance(MINUTE);
+    let report = sim.block_on(handle.stop()).unwrap();
+    let text = report.to_string();
+    let expected = "; 2 of 4 fetches failed, the last one: cannot connect: refused";
+    assert!(text.contains(expected), "{text}");
+    assert_eq!((report.calls, report.failed_calls), (4, 2));
+    assert_eq!(
+        report.last_error.as_deref(),
+        Some("cannot connect: refused")
+    );
+
+    // They are those of one run.
+    handle.start().unwrap();
+    sim.advance(MINUTE);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert!(!report.to_string().contains("fetches"), "{report}");
+}
+
+#[test]
+fn requests_to_wait_are_no_failures_of_the_report() {
+    let sim = SimRuntime::new(1);
+    let (handle, script) = start(&sim, [1], always(&sim, Plan::ok()), SinkOptions::default());
+    script.push(Step::Fail(SupplyError::retry_after(SECOND, "slow down")));
+    sim.advance(MINUTE);
+    let report = sim.block_on(handle.stop()).unwrap();
+    assert!(!report.to_string().contains("fetches"), "{report}");
+}
+
+#[test]
+fn a_run_that_failed_says_its_error_once() {
+    let sim = SimRuntime::new(1);
+    let (handle, script) = start(&sim, [], always(&sim, Plan::ok()), SinkOptions::default());
+    script.push(Step::Fail(SupplyError::fatal("no such token")));
+    let error = sim.block_on(handle.stopped()).unwrap_err();
+    let text = format!("{error:?}");
+    assert_eq!(text.matches("no such token").count(), 1, "{text}");
+    assert!(text.contains("; 1 of 2 fetches failed)"), "{text}");
+}

@@ -147,7 +147,7 @@ const RUNS: usize = 8;
 fn totals(options: &SinkOptions<impl Sized>) -> (usize, usize) {
     let mut lost = 0;
     let mut redelivered = 0;
-    for_each_seed(25, |sim| {
+    for_each_seed(60, |sim| {
         let ledger = explore(&sim, options.clone());
         ledger.check();
         lost += ledger.lost.len();

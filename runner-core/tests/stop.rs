@@ -233,7 +233,14 @@ fn a_runner_that_the_user_drives_cannot_be_started_by_a_handle() {
     let sim = SimRuntime::new(1);
     let supplier = ScriptedSupplier::<u32>::new(&sim);
     let runner = Runner::new(runtime(&sim), supplier, always(&sim, Plan::ok()));
-    assert_eq!(runner.handle().start(), Err(StartError::DrivenByUser));
+    let handle = runner.handle();
+    assert_eq!(handle.start(), Err(StartError::DrivenByUser));
+    // It may never have run, so there is nothing to be done again.
+    let text = StartError::DrivenByUser.to_string();
+    assert!(text.contains("start() or run() of the runner"), "{text}");
+    drop(runner);
+    assert_eq!(handle.start(), Err(StartError::Gone));
+    assert!(StartError::Gone.to_string().contains("dropped"));
 }
 
 #[test]
@@ -972,6 +979,34 @@ fn a_supplier_that_never_waits_is_not_called_after_a_pause_or_a_stop() {
     }
 }
 
+/// Sets another concurrency when it is woken, as another thread might.
+struct SetsConcurrency(RunnerHandle<u32>, NonZeroUsize);
+
+impl Wake for SetsConcurrency {
+    fn wake(self: Arc<Self>) {
+        self.0.set_concurrency(self.1);
+    }
+}
+
+#[test]
+fn of_two_that_set_the_concurrency_at_once_one_wins_now_and_later() {
+    let sim = SimRuntime::new(1);
+    let (handle, _) = start(&sim, [], always(&sim, Plan::ok()), concurrent(10));
+    sim.run_until_idle();
+    let mut stopped = handle.stopped();
+    let waker = Waker::from(Arc::new(SetsConcurrency(handle.clone(), n(2))));
+    let polled = std::pin::pin!(&mut stopped).poll(&mut Context::from_waker(&waker));
+    assert!(polled.is_pending());
+    // The other one comes in between, whose value is the one that is kept.
+    handle.set_concurrency(n(7));
+    let now = handle.stats().capacity;
+    sim.block_on(handle.stop()).unwrap();
+    handle.start().unwrap();
+    sim.run_until_idle();
+    assert_eq!(handle.stats().capacity, now);
+    assert_eq!(now, 2);
+}
+
 // What the supplier is told
 
 /// A run of ten updates, ended as `end` says; returns what `close` was told.
@@ -1175,6 +1210,45 @@ fn a_handler_that_does_not_end_shows_as_unresponsive() {
     sim.advance(200 * SECOND);
     assert_eq!(receiver.try_recv(), Ok(Progress::Unresponsive));
     assert!(ended(stopped).unwrap().is_ok());
+}
+
+/// The one exception to the order by key: nothing can end a handler that blocks its thread.
+#[cfg(feature = "tracing")]
+#[test]
+fn a_run_that_starts_beside_handlers_of_the_last_one_says_how_many() {
+    let warnings = || {
+        let lines = common::log::lines().into_iter();
+        let lines = lines.filter(|line| line.message.contains("of the last run"));
+        lines.map(|line| line.fields).collect::<Vec<_>>()
+    };
+    common::log::listen();
+    let sim = SimRuntime::new(1);
+    let recorder = Recorder::new(&sim, |update: &Delivery<u32>| match **update {
+        0 | 1 => Plan::ok().block(100 * SECOND),
+        _ => Plan::ok(),
+    });
+    let log = recorder.log();
+    let (handle, script) = start(&sim, [], recorder, concurrent(4).workers(n(4)));
+    let (clock, own) = (sim.clone(), handle.clone());
+    sim.spawn(Box::pin(async move {
+        clock.sleep(10 * SECOND).await;
+        let report = own.stop_within(SECOND).await.unwrap();
+        assert_eq!(report.abandoned.len(), 2);
+        assert!(report.abandoned.iter().all(|it| it.unresponsive));
+        own.start().unwrap();
+        clock.sleep(SECOND).await;
+        assert_eq!(own.stats().counters.finished, 1);
+        own.stop().await.unwrap();
+        clock.sleep(200 * SECOND).await;
+        own.start().unwrap();
+    }));
+    script.push(Step::Batch(vec![0, 1]));
+    script.push(Step::Wait(11 * SECOND));
+    script.push(Step::Batch(vec![2]));
+    sim.advance(1_000 * SECOND);
+    assert_eq!(log.finished().len(), 3);
+    // The third run begins when all of them have ended.
+    assert_eq!(warnings(), ["handlers=2 "]);
 }
 
 #[test]

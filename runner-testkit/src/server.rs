@@ -211,19 +211,22 @@ impl LocalServer {
     /// Waits for a call that matches, those included that were made before. `None` if none comes
     /// within `timeout`.
     ///
-    /// `matches` runs while the server stands still, so it must not use the server. The same holds for
-    /// every closure below.
+    /// `matches` may use the server, as every closure below may.
     pub fn wait_for_call(
         &self,
         mut matches: impl FnMut(&Call) -> bool,
         timeout: Duration,
     ) -> Option<Call> {
         let mut seen = 0;
-        self.shared.watch(timeout, |state| {
-            let new = state.calls.get(seen..).unwrap_or_default();
-            seen = state.calls.len();
-            new.iter().find(|call| matches(call)).cloned()
-        })
+        self.shared.watch_copies(
+            timeout,
+            |state| {
+                let new = state.calls.get(seen..).unwrap_or_default().to_vec();
+                seen = state.calls.len();
+                new
+            },
+            |new| new.into_iter().find(|call| matches(call)),
+        )
     }
 
     /// Waits for a getUpdates that matches, as [`wait_for_call`](Self::wait_for_call) does for other
@@ -233,9 +236,11 @@ impl LocalServer {
         mut matches: impl FnMut(&Poll) -> bool,
         timeout: Duration,
     ) -> Option<Poll> {
-        self.shared.watch(timeout, |state| {
-            state.polls.iter().find(|poll| matches(poll)).cloned()
-        })
+        self.shared.watch_copies(
+            timeout,
+            |state| state.polls.clone(),
+            |polls| polls.into_iter().find(|poll| matches(poll)),
+        )
     }
 
     /// Waits until the state of the server matches; false if it does not within `timeout`.
@@ -245,7 +250,9 @@ impl LocalServer {
         timeout: Duration,
     ) -> bool {
         self.shared
-            .watch(timeout, |state| matches(&state.snapshot()).then_some(()))
+            .watch_copies(timeout, State::snapshot, |state| {
+                matches(&state).then_some(())
+            })
             .is_some()
     }
 

@@ -1,6 +1,7 @@
 //! What the threads of a server share: [`Shared`], the [`State`] in it, and how they wait.
 
 use std::{
+    cell::Cell,
     collections::HashMap,
     fmt::Write,
     io,
@@ -67,6 +68,8 @@ pub(crate) struct State {
     /// How far the calendar is ahead of the real one, in seconds.
     pub(crate) calendar_offset: i64,
     watchers: usize,
+    /// How often something has changed that a watcher may wait for.
+    changes: Cell<u64>,
 }
 
 /// A connection that has not been closed by the server.
@@ -103,6 +106,7 @@ impl Shared {
                 webhook_set_at: None,
                 calendar_offset: 0,
                 watchers: 0,
+                changes: Cell::new(0),
             }),
             serve: Condvar::new(),
             watch: Condvar::new(),
@@ -192,6 +196,7 @@ impl Shared {
 
     /// Wakes who watches, after a change.
     pub(crate) fn changed(&self, state: &State) {
+        state.changes.set(state.changes.get() + 1);
         // A condvar cannot tell that nobody waits without a system call.
         if state.watchers > 0 {
             self.watch.notify_all();
@@ -285,6 +290,31 @@ impl Shared {
         };
         state.watchers -= 1;
         found
+    }
+
+    /// As [`watch`](Self::watch), with code of the user: `look` gets a copy and runs without the lock.
+    pub(crate) fn watch_copies<C, T>(
+        &self,
+        timeout: Duration,
+        mut copy: impl FnMut(&State) -> C,
+        mut look: impl FnMut(C) -> Option<T>,
+    ) -> Option<T> {
+        let deadline = Instant::now() + timeout;
+        let mut seen = None;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (copied, changes, is_last) = self.watch(left, |state| {
+                let changes = state.changes.get();
+                let is_new = seen != Some(changes);
+                let is_last = state.is_stopping;
+                (is_new || is_last).then(|| (copy(state), changes, is_last))
+            })?;
+            let found = look(copied);
+            if found.is_some() || is_last {
+                return found;
+            }
+            seen = Some(changes);
+        }
     }
 
     /// Ends all connections, and every wait of their threads.

@@ -279,3 +279,22 @@ fn edits_and_presses_refer_to_messages() {
     assert_eq!(server.push_edit(-5, 7, written, "third"), None);
     assert_eq!(server.push_editable(-5, 7, "fourth"), None);
 }
+
+/// The closure of a wait may look at the server, as everything around it does.
+#[test]
+fn a_wait_may_use_the_server_in_its_closure_and_ends_in_time() {
+    let (done, ended) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let server = server();
+        let short = Duration::from_millis(50);
+        let until = server.wait_until(|_| !server.calls_of("getMe").is_empty(), short);
+        let mut client = Client::new(&server);
+        client.get("getMe");
+        let until_now = server.wait_until(|_| !server.calls_of("getMe").is_empty(), SOON);
+        let call = server.wait_for_call(|call| server.calls().len() == 1 && call.is("getMe"), SOON);
+        let poll = server.wait_for_poll(|_| server.pending() > 0, short);
+        let _ = done.send((until, until_now, call.is_some(), poll.is_some()));
+    });
+    let seen = ended.recv_timeout(SOON).expect("it ends in time");
+    assert_eq!(seen, (false, true, true, false));
+}

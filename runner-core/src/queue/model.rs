@@ -403,10 +403,11 @@ impl Bench {
             Op::Decide(index) => {
                 let handled =
                     |it: &Self, task: &Task| it.run_of(task).is_some_and(|run| !run.deciding);
-                if let Some(task) = self.pick(index, handled)
-                    && self.decide(task)
-                {
-                    self.suspend(task, Timeout::Policy);
+                if let Some(task) = self.pick(index, handled) {
+                    match self.decide(task) {
+                        true => self.suspend(task, Timeout::Policy),
+                        false => self.complete(task, Outcome::Abandoned, false),
+                    }
                 }
             }
             Op::Extend(index, by, started) => {

@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
+    current::{self, RunId},
     panics::{discard, guarded},
     ticket::Ticket,
     trace::error,
@@ -43,7 +44,8 @@ where
     U: Send + Sync + 'static,
     C: UpdateConsumer<U>,
 {
-    async move {
+    let run = RunId::of(&worker.shared);
+    current::inside(Some(run), async move {
         let mut handler = pin!(None);
         let call = |update| consumer.consume(update);
         while let Some(cause) =
@@ -53,7 +55,7 @@ where
             let outcome = Box::pin(worker.ask_policy(cause)).await;
             worker.decided = Some(Box::new(outcome));
         }
-    }
+    })
 }
 
 /// What a worker task holds. However the task ends, this is given back exactly once: it is made before the

@@ -11,8 +11,9 @@ use std::{
 use super::report::{Report, RunError};
 use crate::{
     Runtime,
+    current::RunId,
     panics::discard,
-    queue::{Attempted, QueueShared as Sink, QueueStats as Gauges, WaiterId, Waiters, Wakers},
+    queue::{Attempted, QueueShared, QueueStats, WaiterId, Waiters, Wakers},
     source::Status,
     sync::{
         Mutex, MutexGuard,
@@ -23,17 +24,17 @@ use crate::{
 /// The result of one run.
 pub(crate) type RunResult<U> = Result<Report<U>, RunError<U>>;
 
-/// Shared by the runner, its handles and everyone who waits for an end.
+/// Shared by the runner, its handles and the futures that await the end of a run.
 pub(crate) struct Control<U: Send + Sync + 'static> {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) source: Status,
     /// Whether nothing may be fetched: a stop or a pause was requested.
     interrupted: AtomicBool,
-    state: Mutex<State<U>>,
+    state: Mutex<ControlState<U>>,
 }
 
 /// Guarded by the lock of [`Control`].
-pub(crate) struct State<U: Send + Sync + 'static> {
+pub(crate) struct ControlState<U: Send + Sync + 'static> {
     pub(crate) phase: RunPhase,
     /// The end of the current run, or of the next one if none is under way.
     pub(crate) end: Arc<OnceLock<RunResult<U>>>,
@@ -43,12 +44,12 @@ pub(crate) struct State<U: Send + Sync + 'static> {
     /// Set by hand, and kept for later runs.
     pub(crate) concurrency: Option<NonZeroUsize>,
     /// Of the current run, or of the last one.
-    pub(crate) sink: Option<Arc<Sink<U>>>,
+    pub(crate) sink: Option<Arc<QueueShared<U>>>,
     pub(crate) driver: Driver,
     pub(crate) handles: usize,
-    pub(crate) pulse: Pulse,
+    pub(crate) progress: LastProgress,
     pub(crate) stall_after: Option<Duration>,
-    /// How far a run got that was cut short before its supplier was told.
+    /// A run that was cut short before its supplier was closed.
     pub(crate) unclosed: Option<Unclosed>,
     /// Which of the first updates of the next run were handed to a handler already.
     pub(crate) replayed: Vec<bool>,
@@ -82,9 +83,9 @@ pub(crate) struct StopBy(pub(crate) Option<Instant>);
 pub(crate) enum Driver {
     /// The user, by polling `run()`.
     User,
-    /// A task; between runs it is parked.
+    /// A task; between runs it is idle.
     Task,
-    /// A task that was told to begin another run.
+    /// A task that is about to begin another run.
     Restarting,
     /// A task that has ended.
     Gone,
@@ -92,7 +93,7 @@ pub(crate) enum Driver {
 
 /// When the sink was last seen to make progress.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct LastProgress {
     settled: u64,
     claims: u64,
     pub(crate) settled_at: Instant,
@@ -110,7 +111,7 @@ impl<U: Send + Sync + 'static> Control<U> {
             runtime,
             source,
             interrupted: AtomicBool::new(false),
-            state: Mutex::new(State {
+            state: Mutex::new(ControlState {
                 phase: RunPhase::Idle,
                 end: Arc::new(OnceLock::new()),
                 stop: None,
@@ -119,7 +120,7 @@ impl<U: Send + Sync + 'static> Control<U> {
                 sink: None,
                 driver: Driver::User,
                 handles: 0,
-                pulse: Pulse {
+                progress: LastProgress {
                     settled: 0,
                     claims: 0,
                     settled_at: now,
@@ -133,12 +134,12 @@ impl<U: Send + Sync + 'static> Control<U> {
         })
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State<U>> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, ControlState<U>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes the state and wakes everyone who waits for a change.
-    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut State<U>) -> T) -> T {
+    /// Changes the state and wakes all tasks that wait for a change.
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut ControlState<U>) -> T) -> T {
         let mut wakers = Wakers::default();
         let mut state = self.lock();
         let result = change(&mut state);
@@ -156,13 +157,13 @@ impl<U: Send + Sync + 'static> Control<U> {
     }
 
     /// Waits until `ready` has an answer.
-    pub(crate) async fn until<T>(&self, ready: impl Fn(&State<U>) -> Option<T>) -> T {
+    pub(crate) async fn wait_until<T>(&self, ready: impl Fn(&ControlState<U>) -> Option<T>) -> T {
         let mut waiter = Watch::new(self);
         poll_fn(|cx| waiter.poll(cx, &ready)).await
     }
 
-    /// Begins a run with this sink.
-    pub(crate) fn begin(&self, sink: &Arc<Sink<U>>) {
+    /// Begins a run with this sink, and returns how many handlers of the last run are still at work.
+    pub(crate) fn begin(&self, sink: &Arc<QueueShared<U>>) -> usize {
         let now = self.runtime.now();
         // The updates in the report and in the sink of the last run are the user's: they are
         // dropped outside of the lock.
@@ -174,7 +175,7 @@ impl<U: Send + Sync + 'static> Control<U> {
                 RunPhase::Running
             };
             let sink = state.sink.replace(Arc::clone(sink));
-            state.pulse = Pulse {
+            state.progress = LastProgress {
                 settled: 0,
                 claims: 0,
                 settled_at: now,
@@ -185,7 +186,12 @@ impl<U: Send + Sync + 'static> Control<U> {
             }
             (ended, sink)
         });
+        let left = last.1.as_ref().map_or(0, |sink| {
+            let gauges = sink.stats();
+            gauges.in_flight + gauges.detached
+        });
         discard(last);
+        left
     }
 
     /// Ends the current run.
@@ -196,6 +202,26 @@ impl<U: Send + Sync + 'static> Control<U> {
             // Set once: a run ends once.
             let _ = state.end.set(result);
         });
+    }
+
+    /// Passes the concurrency that was set by hand on to the sink.
+    ///
+    /// The sink has a lock of its own, so another call may come in between: whoever was last to pass a
+    /// value on makes sure that it is the one which is kept.
+    pub(crate) fn apply_concurrency(&self) {
+        let mut applied = None;
+        loop {
+            let state = self.lock();
+            let (kept, sink) = (state.concurrency, state.sink.clone());
+            drop(state);
+            match (kept, sink) {
+                (Some(concurrency), Some(sink)) if kept != applied => {
+                    sink.set_concurrency(concurrency);
+                    applied = kept;
+                }
+                _ => return,
+            }
+        }
     }
 
     /// Asks the current run to end; a later deadline never replaces an earlier one.
@@ -223,7 +249,7 @@ impl<U: Send + Sync + 'static> Control<U> {
     }
 }
 
-impl<U: Send + Sync + 'static> State<U> {
+impl<U: Send + Sync + 'static> ControlState<U> {
     /// The phase as it looks from outside: a run has begun when it was asked for, although its task
     /// is first polled a little later.
     pub(crate) fn apparent(&self) -> RunPhase {
@@ -235,11 +261,18 @@ impl<U: Send + Sync + 'static> State<U> {
     }
 
     /// The sink to look into: that of the run which is apparent.
-    pub(crate) fn apparent_sink(&self) -> Option<Arc<Sink<U>>> {
+    pub(crate) fn apparent_sink(&self) -> Option<Arc<QueueShared<U>>> {
         match self.is_about_to_begin() {
             true => None,
             false => self.sink.clone(),
         }
+    }
+
+    /// The run whose end is noted in `end`, if it is under way.
+    pub(crate) fn run_until(&self, end: &Arc<OnceLock<RunResult<U>>>) -> Option<RunId> {
+        let is_under_way = self.phase != RunPhase::Idle && Arc::ptr_eq(&self.end, end);
+        let sink = self.sink.as_ref().filter(|_| is_under_way)?;
+        Some(RunId::of(sink))
     }
 
     fn is_about_to_begin(&self) -> bool {
@@ -248,12 +281,12 @@ impl<U: Send + Sync + 'static> State<U> {
     }
 }
 
-impl Pulse {
+impl LastProgress {
     /// Notes what has moved since the last look.
     ///
     /// Looked at from time to time instead of with every update, so it is at most late, never early:
     /// a sink that stands still is found after the span plus the time between two looks.
-    pub(crate) fn look(&mut self, gauges: &Gauges, now: Instant) {
+    pub(crate) fn look(&mut self, gauges: &QueueStats, now: Instant) {
         let settled = gauges.counters.settled();
         if settled != self.settled || gauges.in_flight == 0 {
             self.settled = settled;
@@ -266,7 +299,7 @@ impl Pulse {
     }
 }
 
-/// One place among those who wait for a change; given up on drop.
+/// A registration for changes of the state; dropped with it.
 pub(crate) struct Watch<C, U>
 where
     C: std::ops::Deref<Target = Control<U>>,
@@ -291,7 +324,7 @@ where
     pub(crate) fn poll<T>(
         &mut self,
         cx: &mut Context<'_>,
-        ready: impl FnOnce(&State<U>) -> Option<T>,
+        ready: impl FnOnce(&ControlState<U>) -> Option<T>,
     ) -> Poll<T> {
         let mut state = self.control.lock();
         match ready(&state) {

@@ -15,7 +15,7 @@ use super::{
     health::{Health, Stats},
     report::{Report, RunError},
 };
-use crate::{InFlight, panics::discard};
+use crate::{InFlight, current::RunId, panics::discard};
 
 /// Controls a runner and looks inside it. Cheap to clone.
 ///
@@ -62,13 +62,40 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
     ///
     /// A stopped runner has nothing to stop: then this resolves with the last result. A runner that
     /// has not begun yet ends its first run as soon as it begins.
+    ///
+    /// # Inside a handler
+    ///
+    /// A handler may stop its own runner, for example at a command `/shutdown`, but must not wait for the
+    /// report: the run ends only after the handler. Drop the future; awaited there, it resolves at once
+    /// with [`RunError::AwaitedInHandler`], and the stop goes on.
+    ///
+    /// ```
+    /// # #[cfg(feature = "test-util")] {
+    /// use std::sync::{Arc, OnceLock};
+    /// use runner_core::{Delivery, Runner, RunnerHandle, testing::{ScriptedSupplier, SimRuntime}};
+    ///
+    /// let own = Arc::new(OnceLock::<RunnerHandle<&str>>::new());
+    /// let sim = SimRuntime::new(1);
+    /// let supplier = ScriptedSupplier::new(&sim).batch(["hello", "/shutdown"]);
+    /// let handler = async |own: Arc<OnceLock<RunnerHandle<&'static str>>>, text: Delivery<&'static str>| {
+    ///     if *text == "/shutdown" && let Some(handle) = own.get() {
+    ///         drop(handle.stop()); // takes effect now
+    ///     }
+    /// };
+    /// let mut runner = Runner::for_each_with(Arc::new(sim.clone()), supplier, own.clone(), handler);
+    /// own.set(runner.handle()).unwrap();
+    /// let report = sim.block_on(runner.run()).unwrap();
+    /// assert_eq!(report.counters.finished, 2);
+    /// # }
+    /// ```
     pub fn stop(&self) -> Stopped<U> {
         let stopped = self.task();
         self.control.stop(StopBy(None));
         stopped
     }
 
-    /// As [`stop`](Self::stop), but cancels what is left when `limit` is over.
+    /// As [`stop`](Self::stop), but cancels what is left when `limit` is over. Inside a handler, drop the
+    /// future as there.
     ///
     /// The report then lists every update that was abandoned, and comes at most one second after
     /// `limit`, even if handlers do not end. `Duration::ZERO` cancels at once. Of several limits the
@@ -88,12 +115,19 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
         stopped
     }
 
-    /// Begins another run after a stop.
+    /// Begins another run after the end of the last one, whatever ended it.
+    ///
+    /// After the end of the supply it asks the supplier anew: if that still has no more, the run ends at
+    /// once.
+    ///
+    /// Handlers that the last run reported as [`unresponsive`](crate::Abandoned::unresponsive) may still be
+    /// at work. The new run does not wait for them, so an update of it may be handled at the same time as
+    /// one of the last run with the same key. A warning says how many there are.
     ///
     /// # Errors
     ///
-    /// [`StartError`] if a run is under way, or if no task is there to drive it: call
-    /// [`Runner::run`](crate::Runner::run) again instead.
+    /// [`StartError`] if a run is under way, or if no task drives the runner: call
+    /// [`Runner::start`](crate::Runner::start) or [`Runner::run`](crate::Runner::run) instead.
     pub fn start(&self) -> Result<(), StartError> {
         let last = self.control.change(|state| match state.driver {
             Driver::User => Err(StartError::DrivenByUser),
@@ -111,8 +145,10 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
         Ok(())
     }
 
-    /// Resolves with the result of the current run, for everyone who waits; if there is none, with
-    /// that of the last one, or else of the first one to come.
+    /// Resolves with the result of the current run, or of the last one if none is running, or of the
+    /// first one if none has run yet. May be called any number of times.
+    ///
+    /// Inside a handler of that run it resolves at once with [`RunError::AwaitedInHandler`].
     pub fn task(&self) -> Stopped<U> {
         let end = Arc::clone(&self.control.lock().end);
         Stopped {
@@ -145,16 +181,12 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
 
     /// Changes how many updates may be in flight, for this run and later ones.
     ///
-    /// Nothing is cancelled: above a lowered limit, nothing starts until enough have ended. No
+    /// Of several calls the last one counts. Nothing is cancelled: above a lowered limit, nothing starts until enough have ended. No
     /// effect on a sequential sink.
     pub fn set_concurrency(&self, concurrency: NonZeroUsize) {
-        let sink = self.control.change(|state| {
-            state.concurrency = Some(concurrency);
-            state.sink.clone()
-        });
-        if let Some(sink) = sink {
-            sink.set_concurrency(concurrency);
-        }
+        self.control
+            .change(|state| state.concurrency = Some(concurrency));
+        self.control.apply_concurrency();
     }
 
     /// How many updates are in flight: started, not ended.
@@ -212,6 +244,9 @@ impl<U: Send + Sync + 'static> fmt::Debug for RunnerHandle<U> {
 }
 
 /// Resolves with the result of a run. Dropping it stops nothing.
+///
+/// A run ends when its handlers have ended. So inside a handler of that run, its error policy or its
+/// sink, this resolves at once with [`RunError::AwaitedInHandler`].
 #[must_use = "the report is in the result; a stop itself takes effect at the call"]
 pub struct Stopped<U: Send + Sync + 'static> {
     watch: Watch<Arc<Control<U>>, U>,
@@ -223,7 +258,15 @@ impl<U: Send + Sync + 'static> Future for Stopped<U> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { watch, end } = &mut *self;
-        watch.poll(cx, |_| end.get().cloned())
+        let current = RunId::current();
+        watch.poll(cx, |state| match end.get() {
+            Some(result) => Some(result.clone()),
+            None if current.is_some() && state.run_until(end) == current => {
+                let report = Box::new(Report::empty());
+                Some(Err(RunError::AwaitedInHandler { report }))
+            }
+            None => None,
+        })
     }
 }
 
@@ -241,9 +284,10 @@ impl<U: Send + Sync + 'static> fmt::Debug for Stopped<U> {
 pub enum StartError {
     /// A run is under way. Wait for [`RunnerHandle::stopped`] first.
     Running,
-    /// The user drives this runner by `run()`.
+    /// No task drives this runner: it is driven by [`Runner::run`](crate::Runner::run), or was not started
+    /// at all.
     DrivenByUser,
-    /// The task of the runner has ended, because its runtime was shut down.
+    /// The runner is gone: it was dropped, or its runtime was shut down.
     Gone,
 }
 
@@ -251,8 +295,10 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Running => "a run is under way, wait for its end before starting again",
-            Self::DrivenByUser => "this runner was not started in a task, call run() again instead",
-            Self::Gone => "the task of this runner ended with its runtime, make a new runner",
+            Self::DrivenByUser => {
+                "no task drives this runner, call start() or run() of the runner itself"
+            }
+            Self::Gone => "the runner was dropped or its runtime was shut down, make a new runner",
         })
     }
 }

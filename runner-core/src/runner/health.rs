@@ -63,8 +63,9 @@ impl Health {
 
     /// Whether updates arrive: right for an alert.
     ///
-    /// True while a poll was completed lately: within the time that a poll may take and twice the
-    /// margin on top.
+    /// True while the last completed poll is no older than the time that a poll may take, plus 15 s. For a
+    /// supplier without a [`call_timeout`](crate::UpdateSupplier::call_timeout), true from its first
+    /// answer to its next failure.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.connected
@@ -77,9 +78,9 @@ impl Health {
         let gauges = sink.map(|sink| sink.stats());
         let mut state = control.lock();
         if let Some(gauges) = &gauges {
-            state.pulse.look(gauges, now);
+            state.progress.look(gauges, now);
         }
-        let pulse = state.pulse;
+        let progress = state.progress;
         // A retry that is due begins without anybody looking.
         let revived = gauges.and_then(|gauges| gauges.revived);
         let since = |then: Instant| {
@@ -90,10 +91,10 @@ impl Health {
             gauges.in_flight > 0
                 && state
                     .stall_after
-                    .is_some_and(|span| since(pulse.settled_at) >= span)
+                    .is_some_and(|span| since(progress.settled_at) >= span)
         });
         let blocked = gauges.is_some_and(|gauges| {
-            gauges.startable > 0 && since(pulse.claimed_at) >= Self::BLOCKED_AFTER
+            gauges.startable > 0 && since(progress.claimed_at) >= Self::BLOCKED_AFTER
         });
         let full = gauges.is_some_and(|gauges| gauges.full);
         let run_state = match state.apparent() {

@@ -1,41 +1,39 @@
 //! Connects a supplier, a sink and a consumer: [`Runner`].
 
-mod attend;
 mod control;
+mod custom_sink;
+mod guards;
 mod handle;
 mod health;
 mod report;
+mod run;
 mod until;
 
 use std::{
-    fmt,
-    future::poll_fn,
-    num::NonZeroUsize,
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    fmt, future::poll_fn, num::NonZeroUsize, pin::pin, sync::Arc, task::Poll, time::Duration,
 };
 
-use futures::future::{Either, select};
-
-use self::control::{Control, Driver, RunPhase, RunResult, StopBy, Unclosed};
+use self::{
+    control::{Control, Driver, RunResult},
+    guards::{CutShort, RunGuard, TaskGuard, UnstartedGuard},
+    run::{Run, RunContext, RunStart},
+};
 pub use self::{
     handle::{RunnerHandle, StartError, Stopped},
     health::{Health, RunState, Stats},
-    report::{Abandoned, Fate, Report, RunError},
+    report::{Abandoned, EndReason, Fate, Report, RunError},
 };
 use crate::{
-    Closing, Confirmation, Delivery, ErrorPolicy, HandlerOutput, Key, LateHandler, Runtime,
-    RuntimeExt, SinkOptions, Source, SourceError, SourceOptions, UpdateConsumer, UpdateSink,
-    UpdateSupplier,
+    Delivery, ErrorPolicy, HandlerOutput, Key, LateHandler, Runtime, SinkOptions, Source,
+    SourceOptions, UpdateConsumer, UpdateSink, UpdateSupplier,
     panics::discard,
-    queue::{DecayingQueue, Fault, QueueParts, QueueShared as Sink, Unfinished as Unsettled},
-    trace::{Chain, debug, error, info, warn},
+    queue::{DecayingQueue, QueueParts},
+    trace::{Chain, error, info, warn},
     update_sink::{Gathering, SinkConsumer},
 };
 
-/// Fetches updates from a supplier and hands them to a consumer, until told to stop.
+/// Fetches updates from a supplier and hands them to a consumer, until it is stopped or the supplier
+/// [has no more](UpdateSupplier::is_exhausted).
 ///
 /// Either [`start`](Self::start) it, which runs it in a task and gives a handle, or drive
 /// [`run`](Self::run) yourself.
@@ -87,7 +85,7 @@ pub struct Runner<S: UpdateSupplier, C> {
     /// Set with a sink of the user's.
     gathering: Option<Arc<dyn Gathering>>,
     control: Arc<Control<S::Update>>,
-    _unrun: Unrun<S::Update>,
+    _unstarted: UnstartedGuard<S::Update>,
 }
 
 impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
@@ -96,7 +94,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         let source = Source::new(Arc::clone(&runtime), supplier, SourceOptions::default());
         let control = Control::new(runtime, source.status(), Some(STALL_AFTER));
         Self {
-            _unrun: Unrun(Arc::clone(&control)),
+            _unstarted: UnstartedGuard(Arc::clone(&control)),
             control,
             source,
             consumer: Arc::new(consumer),
@@ -176,14 +174,14 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         RunnerHandle::new(Arc::clone(&self.control))
     }
 
-    /// Runs until [`RunnerHandle::stop`] is called or the run fails.
+    /// Runs until [`RunnerHandle::stop`] is called, the supply ends or the run fails.
     ///
     /// Handlers run as tasks of the runtime; this future fetches updates and keeps the time. It may
     /// be called again after it has ended.
     ///
     /// # Errors
     ///
-    /// [`RunError`] for every end that was not asked for.
+    /// [`RunError`] for every end that was not asked for. The end of the supply is none of them.
     ///
     /// # Cancel safety
     ///
@@ -196,7 +194,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
 
     /// Runs in a task of the runtime, at once.
     ///
-    /// After a stop, the task is parked until [`RunnerHandle::start`] or until the last handle is
+    /// After a run, the task waits for [`RunnerHandle::start`], and ends when the last handle is
     /// dropped. Dropping the handles does not stop a run.
     pub fn start(mut self) -> RunnerHandle<S::Update>
     where
@@ -205,16 +203,16 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         let handle = self.handle();
         let control = Arc::clone(&self.control);
         control.lock().driver = Driver::Task;
-        let gone = Gone(Arc::clone(&control));
+        let guard = TaskGuard(Arc::clone(&control));
         let runtime = Arc::clone(&control.runtime);
         runtime.spawn(Box::pin(async move {
-            let gone = gone;
+            let guard = guard;
             loop {
                 // The result reaches everyone through the handles.
                 let _ = self
                     .run_once(|report| RunError::RuntimeGone { report })
                     .await;
-                let restart = control.until(|state| match state.driver {
+                let restart = control.wait_until(|state| match state.driver {
                     Driver::Restarting => Some(true),
                     _ if state.handles == 0 => Some(false),
                     _ => None,
@@ -224,7 +222,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
                 }
             }
             // With it goes the last report, and the updates in that are the user's.
-            drop(gone);
+            drop(guard);
             discard((self, control));
         }));
         handle
@@ -235,35 +233,39 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     /// `cut_short` names the error if the future is dropped.
     async fn run_once(&mut self, cut_short: CutShort<S::Update>) -> RunResult<S::Update> {
         let control = Arc::clone(&self.control);
-        let queue = DecayingQueue::<S::Update>::from_parts(
+        let queue = DecayingQueue::from_parts(
             Arc::clone(&control.runtime),
             Arc::clone(&self.consumer),
             self.parts.clone(),
         );
-        let sink = Arc::clone(queue.shared());
-        sink.replay(std::mem::take(&mut control.lock().replayed));
-        let began = control.runtime.now();
-        control.begin(&sink);
+        let queue = queue.shared();
+        queue.replay(std::mem::take(&mut control.lock().replayed));
+        let began = RunStart::now(&control);
+        let left = control.begin(queue);
         let mut guard = RunGuard {
             control: &control,
-            sink: &sink,
+            queue,
             began,
             cut_short,
             armed: true,
         };
-        let concurrency = control.lock().concurrency;
-        if let Some(concurrency) = concurrency {
-            sink.set_concurrency(concurrency);
+        control.apply_concurrency();
+        if left > 0 {
+            warn!(
+                handlers = left,
+                "handlers of the last run are still at work, updates of this run with the same keys do \
+                 not wait for them"
+            );
         }
         info!("runner started");
         let result = {
-            let shared = Shared {
+            let context = RunContext {
                 control: &control,
-                sink: &sink,
+                queue,
             };
             let mut run = Run {
                 source: &mut self.source,
-                shared,
+                context,
                 gathering: self.gathering.as_ref(),
                 began,
             };
@@ -272,16 +274,16 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             let unclosed = control.lock().unclosed.clone();
             if let Some(unclosed) = unclosed {
                 let closing = run.close(unclosed.prefix).await;
-                sink.replay(unclosed.attempted.again(closing));
+                queue.replay(unclosed.attempted.again(closing));
                 control.lock().unclosed = None;
             }
-            let mut ticking = pin!(sink.keep_time());
-            let mut attending = pin!(shared.attend(self.gathering.as_ref()));
+            let mut ticking = pin!(queue.keep_time());
+            let mut driving_sink = pin!(context.drive_custom_sink(self.gathering.as_ref()));
             let mut running = pin!(run.until_end());
             poll_fn(|cx| {
                 // Both in this one task: time-outs need no task of their own.
                 let _: Poll<()> = ticking.as_mut().poll(cx);
-                let _: Poll<()> = attending.as_mut().poll(cx);
+                let _: Poll<()> = driving_sink.as_mut().poll(cx);
                 running.as_mut().poll(cx)
             })
             .await
@@ -377,428 +379,3 @@ impl<S: UpdateSupplier, C> fmt::Debug for Runner<S, C> {
 
 /// How long a handler may keep the runner from looking alive.
 const STALL_AFTER: Duration = Duration::from_secs(5 * 60);
-
-/// How long cancelled handlers have to reach a point where they wait.
-const GRACE: Duration = Duration::from_millis(500);
-
-/// How old a look at the progress of the sink may be when updates arrive.
-const GLANCE: Duration = Duration::from_millis(10);
-
-/// After a deadline, everything is over at most this much later.
-const OVERTIME: Duration = Duration::from_secs(1);
-
-/// How long a supplier may take to confirm and flush. A supplier with a shorter limit of its own,
-/// such as the update fetcher, never gets near it.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// One run under way.
-struct Run<'a, S: UpdateSupplier> {
-    source: &'a mut Source<S>,
-    shared: Shared<'a, S::Update>,
-    gathering: Option<&'a Arc<dyn Gathering>>,
-    began: Instant,
-}
-
-/// What a run shares with handles and workers.
-struct Shared<'a, U: Send + Sync + 'static> {
-    control: &'a Arc<Control<U>>,
-    sink: &'a Arc<Sink<U>>,
-}
-
-impl<U: Send + Sync + 'static> Clone for Shared<'_, U> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<U: Send + Sync + 'static> Copy for Shared<'_, U> {}
-
-/// Why a run comes to its end.
-enum Reason {
-    Requested,
-    Supply(SourceError),
-    Fault(Fault),
-}
-
-/// What the fetch loop does next.
-enum Next<T> {
-    Go(T),
-    Again,
-    End(Reason),
-}
-
-impl<S: UpdateSupplier> Run<'_, S> {
-    async fn until_end(&mut self) -> RunResult<S::Update> {
-        let reason = self.fetch_all().await;
-        let reason = self.shared.drain(reason).await;
-        self.shared.calm(self.gathering).await;
-        let report = Box::new(self.settle(&reason).await);
-        match reason {
-            Reason::Requested => Ok(*report),
-            Reason::Supply(SourceError::Panicked(panic)) => {
-                Err(RunError::SupplierPanicked { panic, report })
-            }
-            Reason::Supply(source) => Err(RunError::Supply {
-                source: Arc::new(source),
-                report,
-            }),
-            Reason::Fault(Fault::Policy { cause }) => Err(RunError::Policy { cause, report }),
-            Reason::Fault(Fault::RuntimeGone) => Err(RunError::RuntimeGone { report }),
-        }
-    }
-
-    /// Fetches while there is room, until something ends the run.
-    async fn fetch_all(&mut self) -> Reason {
-        let shared = self.shared;
-        let mut choked = false;
-        let mut looked = None;
-        // How much room there was just now: a batch which is there at once pays for no other look.
-        let mut seen: Option<NonZeroUsize> = None;
-        loop {
-            // After a warning there is more to be looked at.
-            let at_once = !choked && !shared.control.is_interrupted();
-            let limit = match seen.take().filter(|_| at_once) {
-                Some(seen) => seen,
-                None => match shared.wait_for_room(&mut choked).await {
-                    Next::Go(limit) => limit,
-                    Next::Again => continue,
-                    Next::End(reason) => return reason,
-                },
-            };
-            // A stop, a pause or a fault drops the call.
-            let now = shared.control.runtime.now();
-            let fetched = {
-                let call = pin!(self.source.next_at(limit, now));
-                shared.unless_interrupted(call).await
-            };
-            match fetched {
-                Next::Go(Some(Ok(batch))) => {
-                    if batch.len() > limit.get() {
-                        debug!(
-                            limit = limit.get(),
-                            count = batch.len(),
-                            "the supplier returned more updates than asked for"
-                        );
-                    }
-                    // Before, so that time without updates is not taken for a standstill. A moment
-                    // without them does not matter, and a look costs two locks.
-                    let answered = self.source.answered_at();
-                    if looked.is_none_or(|looked| answered > looked + GLANCE) {
-                        shared.look();
-                        looked = Some(answered);
-                    }
-                    let scarce = !self.source.was_full();
-                    seen = shared.sink.add(batch, answered, scarce);
-                }
-                Next::Go(Some(Err(error))) => return Reason::Supply(error),
-                // Closed by hand; the next call opens it again.
-                Next::Go(None) | Next::Again => {}
-                Next::End(reason) => return reason,
-            }
-        }
-    }
-
-    /// Confirms what is settled and writes the report.
-    async fn settle(&mut self, reason: &Reason) -> Report<S::Update> {
-        let Shared { control, sink } = self.shared;
-        let prefix = settled_prefix(sink);
-        let closing = match reason {
-            // Nothing of a supplier can be expected to work without a runtime.
-            Reason::Fault(Fault::RuntimeGone) => {
-                let attempted = sink.attempted();
-                let mut state = control.lock();
-                state.unclosed = Some(Unclosed { prefix, attempted });
-                if state.driver != Driver::User {
-                    // The task may live a little longer than its workers. Nobody must be able to
-                    // ask it for another run meanwhile.
-                    state.driver = Driver::Gone;
-                }
-                None
-            }
-            _ => self.close(prefix).await,
-        };
-        if control.lock().unclosed.is_none() {
-            control.lock().replayed = sink.attempted().again(closing);
-        }
-        // Taken only now: a run that is cut short while it closes must still know them.
-        let unsettled = sink.take_abandoned();
-        report(control, sink, self.began, unsettled, closing)
-    }
-
-    /// Tells the supplier what is settled; `None` if it could not be told.
-    async fn close(&mut self, prefix: usize) -> Option<Closing> {
-        let shared = self.shared;
-        let close_by = shared.control.runtime.now().checked_add(CLOSE_TIMEOUT);
-        // A stop with a deadline ends at most `OVERTIME` after it, whatever the supplier does.
-        let too_late = shared.until_stop_by(|stop_by| {
-            let stop_by = stop_by.and_then(|deadline| deadline.checked_add(OVERTIME));
-            [close_by, stop_by].into_iter().flatten().min()
-        });
-        let closing = pin!(self.source.close(prefix));
-        match select(closing, pin!(too_late)).await {
-            Either::Left((Ok(closing), _)) => Some(closing),
-            Either::Left((Err(error), _)) => {
-                warn!(error = %Chain(&error), "the supplier could not be closed");
-                let _ = error;
-                None
-            }
-            Either::Right(_) => {
-                warn!(timeout = ?CLOSE_TIMEOUT, "the supplier could not be closed in time");
-                None
-            }
-        }
-    }
-}
-
-impl<U: Send + Sync + 'static> Shared<'_, U> {
-    /// Waits until there is room for a fetch, and tells for how many.
-    async fn wait_for_room(self, choked: &mut bool) -> Next<NonZeroUsize> {
-        match self.permission().await {
-            Next::Go(()) => {}
-            Next::Again => return Next::Again,
-            Next::End(reason) => return Next::End(reason),
-        }
-        *choked = self.warn_if_choked(*choked);
-        // One that becomes choked while this waits must say so once, too.
-        let room = pin!(self.sink.room(!*choked));
-        match self.unless_interrupted(room).await {
-            Next::Go(Some(limit)) => Next::Go(limit),
-            Next::Go(None) | Next::Again => Next::Again,
-            Next::End(reason) => Next::End(reason),
-        }
-    }
-
-    /// Waits while the run is paused.
-    async fn permission(self) -> Next<()> {
-        let resumed = self.control.until(|state| {
-            if state.stop.is_some() {
-                Some(Next::End(Reason::Requested))
-            } else if state.paused {
-                None
-            } else {
-                Some(Next::Go(()))
-            }
-        });
-        match select(pin!(self.sink.fault()), pin!(resumed)).await {
-            Either::Left((fault, _)) => Next::End(Reason::Fault(fault)),
-            Either::Right((next, _)) => next,
-        }
-    }
-
-    /// Drops `work` when a stop, a pause or a fault comes first.
-    ///
-    /// To be called right after a look at these: only work that waits pays for another one.
-    async fn unless_interrupted<W: Future>(self, mut work: Pin<&mut W>) -> Next<W::Output> {
-        let mut faulted = pin!(self.sink.fault());
-        let mut changed = pin!(self.control.until(|state| {
-            if state.stop.is_some() {
-                Some(Next::End(Reason::Requested))
-            } else if state.paused {
-                Some(Next::Again)
-            } else {
-                None
-            }
-        }));
-        let mut interrupted = move |cx: &mut Context<'_>| match faulted.as_mut().poll(cx) {
-            Poll::Ready(fault) => Poll::Ready(Next::End(Reason::Fault(fault))),
-            Poll::Pending => changed.as_mut().poll(cx),
-        };
-        let mut waits = false;
-        poll_fn(move |cx| {
-            if waits && let Poll::Ready(next) = interrupted(cx) {
-                return Poll::Ready(next);
-            }
-            if let Poll::Ready(value) = work.as_mut().poll(cx) {
-                return Poll::Ready(Next::Go(value));
-            }
-            if !std::mem::replace(&mut waits, true) {
-                return interrupted(cx);
-            }
-            Poll::Pending
-        })
-        .await
-    }
-
-    /// Waits for what is held, as long as the stop allows.
-    async fn drain(self, reason: Reason) -> Reason {
-        self.control
-            .change(|state| state.phase = RunPhase::Stopping);
-        if matches!(reason, Reason::Fault(Fault::RuntimeGone)) {
-            self.sink.abandon();
-            self.sink.give_up();
-            return reason;
-        }
-        self.sink.stop();
-        let overdue = self.until_stop_by(|stop_by| stop_by);
-        match select(pin!(self.sink.idle()), pin!(overdue)).await {
-            Either::Left(_) => {}
-            Either::Right(((), idle)) => {
-                warn!("the time to stop is over, cancelling the handlers that are left");
-                self.sink.abandon();
-                if let Either::Right(_) = select(idle, self.control.runtime.sleep(GRACE)).await {
-                    self.sink.give_up();
-                }
-            }
-        }
-        // While it was drained, the policy may have asked for the end as well.
-        match self.sink.halted() {
-            Some(fault) if !matches!(reason, Reason::Fault(_)) => Reason::Fault(fault),
-            _ => reason,
-        }
-    }
-
-    /// Resolves at the point in time that `by` makes of the deadline of the stop, which may still
-    /// be moved forward.
-    async fn until_stop_by(self, by: impl Fn(Option<Instant>) -> Option<Instant>) {
-        loop {
-            let stop = self.control.lock().stop;
-            let changed = self
-                .control
-                .until(|state| (state.stop != stop).then_some(()));
-            let Some(deadline) = by(stop.and_then(|StopBy(deadline)| deadline)) else {
-                changed.await;
-                continue;
-            };
-            let sleep = self.control.runtime.sleep_until(deadline);
-            if let Either::Right(_) = select(pin!(changed), sleep).await {
-                return;
-            }
-        }
-    }
-
-    /// Notes whether the sink makes progress.
-    fn look(self) {
-        let gauges = self.sink.stats();
-        let now = self.control.runtime.now();
-        self.control.lock().pulse.look(&gauges, now);
-    }
-
-    /// Says once why no more updates are fetched, and again only after that has been overcome.
-    fn warn_if_choked(self, warned: bool) -> bool {
-        if warned {
-            // At the bound, one that goes and one that comes are no news.
-            return !self.sink.is_relaxed();
-        }
-        // Looks at everything that is held, so it must not happen for every update.
-        let Some(choked) = self.sink.choked() else {
-            return false;
-        };
-        let key = choked
-            .key
-            .map_or_else(|| "none".to_owned(), |key| key.to_string());
-        warn!(
-            key = %key,
-            depth = choked.depth,
-            age = ?choked.age,
-            bytes = choked.bytes,
-            "too much is held, fetching no more until there is room"
-        );
-        let _ = key;
-        true
-    }
-}
-
-/// How many updates, from the first one of the run, are settled without a gap.
-fn settled_prefix<U: Send + Sync + 'static>(sink: &Sink<U>) -> usize {
-    usize::try_from(sink.completed_prefix()).unwrap_or(usize::MAX)
-}
-
-fn report<U: Send + Sync + 'static>(
-    control: &Control<U>,
-    sink: &Sink<U>,
-    began: Instant,
-    unsettled: Vec<Unsettled<U>>,
-    closing: Option<Closing>,
-) -> Report<U> {
-    let fate = |seq: u64| match closing {
-        None => Fate::Unknown,
-        Some(closing) => match closing.redelivers_from {
-            Some(first) if seq >= first as u64 => Fate::Redelivered,
-            _ => Fate::Lost,
-        },
-    };
-    Report {
-        counters: sink.stats().counters,
-        abandoned: unsettled
-            .into_iter()
-            .map(|unsettled| {
-                let fate = fate(unsettled.id);
-                Abandoned::new(unsettled, fate)
-            })
-            .collect(),
-        confirmation: closing.map_or(Confirmation::Failed, |closing| closing.confirmation),
-        latency: sink.latency(),
-        duration: control.runtime.now().saturating_duration_since(began),
-    }
-}
-
-/// What a run ends with when its future is dropped.
-type CutShort<U> = fn(Box<Report<U>>) -> RunError<U>;
-
-/// Ends a run whose future is dropped.
-struct RunGuard<'a, U: Send + Sync + 'static> {
-    control: &'a Control<U>,
-    sink: &'a Arc<Sink<U>>,
-    began: Instant,
-    cut_short: CutShort<U>,
-    armed: bool,
-}
-
-impl<U: Send + Sync + 'static> Drop for RunGuard<'_, U> {
-    fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        self.sink.abandon();
-        self.sink.give_up();
-        // The supplier cannot be told now; the next run tells it first. If it had not even been told
-        // about the run before, this one has fetched nothing.
-        let prefix = settled_prefix(self.sink);
-        let attempted = self.sink.attempted();
-        let mut state = self.control.lock();
-        state.unclosed.get_or_insert(Unclosed { prefix, attempted });
-        if state.driver != Driver::User {
-            // The task is being dropped. Whoever learns of the end below must not be able to ask it
-            // for another run.
-            state.driver = Driver::Gone;
-        }
-        drop(state);
-        let unsettled = self.sink.take_abandoned();
-        let report = report(self.control, self.sink, self.began, unsettled, None);
-        warn!(report = %report, "run cut short");
-        self.control.finish(Err((self.cut_short)(Box::new(report))));
-    }
-}
-
-/// Says that a runner was dropped before it ever ran, to those who wait for its end already.
-struct Unrun<U: Send + Sync + 'static>(Arc<Control<U>>);
-
-impl<U: Send + Sync + 'static> Drop for Unrun<U> {
-    fn drop(&mut self) {
-        let state = self.0.lock();
-        // A task has a guard of its own, and so has a run that is under way.
-        let is_unrun = state.driver == Driver::User && state.end.get().is_none();
-        drop(state);
-        if is_unrun {
-            let report = Box::new(Report::empty());
-            self.0.finish(Err(RunError::Dropped { report }));
-        }
-    }
-}
-
-/// Says that the task of a started runner has ended.
-struct Gone<U: Send + Sync + 'static>(Arc<Control<U>>);
-
-impl<U: Send + Sync + 'static> Drop for Gone<U> {
-    fn drop(&mut self) {
-        let never_ran = self.0.change(|state| {
-            state.driver = Driver::Gone;
-            state.end.get().is_none()
-        });
-        if never_ran {
-            // The runtime dropped the task before its first poll, or before a restart.
-            let report = Box::new(Report::empty());
-            self.0.finish(Err(RunError::RuntimeGone { report }));
-        }
-    }
-}

@@ -24,12 +24,20 @@ use crate::{
 /// ```
 #[non_exhaustive]
 pub struct Report<U> {
+    /// What ended the run.
+    pub end: EndReason,
     /// How the updates ended, in numbers.
     pub counters: Counters,
     /// Every update that was neither finished nor given up, oldest first.
     pub abandoned: Arc<[Abandoned<U>]>,
     /// Whether the upstream knows what was handled.
     pub confirmation: Confirmation,
+    /// Calls of the supplier in this run.
+    pub calls: u64,
+    /// How many of them failed. Requests to wait are no failures.
+    pub failed_calls: u64,
+    /// The text of the last error of such a call, with its causes. `None` if none failed in this run.
+    pub last_error: Option<Arc<str>>,
     /// From the arrival of an update to its settlement.
     pub latency: LatencySummary,
     /// How long the run took.
@@ -40,9 +48,13 @@ impl<U> Report<U> {
     /// Of a run that never began.
     pub(crate) fn empty() -> Self {
         Self {
+            end: EndReason::Failed,
             counters: Counters::default(),
             abandoned: Arc::new([]),
             confirmation: Confirmation::NotNeeded,
+            calls: 0,
+            failed_calls: 0,
+            last_error: None,
             latency: LatencySummary::default(),
             duration: Duration::ZERO,
         }
@@ -53,6 +65,7 @@ impl<U> Clone for Report<U> {
     fn clone(&self) -> Self {
         Self {
             abandoned: Arc::clone(&self.abandoned),
+            last_error: self.last_error.clone(),
             ..*self
         }
     }
@@ -61,9 +74,13 @@ impl<U> Clone for Report<U> {
 impl<U> fmt::Debug for Report<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Report")
+            .field("end", &self.end)
             .field("counters", &self.counters)
             .field("abandoned", &self.abandoned)
             .field("confirmation", &self.confirmation)
+            .field("calls", &self.calls)
+            .field("failed_calls", &self.failed_calls)
+            .field("last_error", &self.last_error)
             .field("latency", &self.latency)
             .field("duration", &self.duration)
             .finish()
@@ -104,6 +121,23 @@ impl<U> fmt::Display for Report<U> {
                 write!(f, ", {count} {what}")?;
             }
         }
+        if self.failed_calls > 0 {
+            let Self {
+                calls,
+                failed_calls,
+                ..
+            } = self;
+            write!(f, "; {failed_calls} of {calls} fetches failed")?;
+            // The error of a run that failed is said beside the report.
+            if let Some(error) = &self.last_error
+                && self.end != EndReason::Failed
+            {
+                write!(f, ", the last one: {error}")?;
+            }
+        }
+        if self.end == EndReason::SupplyEnded {
+            write!(f, "; {}", self.end)?;
+        }
         match self.confirmation {
             Confirmation::NotNeeded => Ok(()),
             Confirmation::Confirmed { position } => write!(f, "; confirmed up to {position}"),
@@ -121,6 +155,28 @@ impl<U> fmt::Display for Report<U> {
     }
 }
 
+/// What ended a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// A stop was requested.
+    Stopped,
+    /// The supplier [had no more](crate::UpdateSupplier::is_exhausted).
+    SupplyEnded,
+    /// The run failed; the [`RunError`] says why.
+    Failed,
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stopped => "stopped",
+            Self::SupplyEnded => "the supply ended",
+            Self::Failed => "failed",
+        })
+    }
+}
+
 /// An update that was neither finished nor given up before its run ended.
 #[non_exhaustive]
 pub struct Abandoned<U> {
@@ -132,7 +188,10 @@ pub struct Abandoned<U> {
     pub attempt: NonZeroU32,
     /// Whether a handler has seen it, so that some of its effects may exist.
     pub started: bool,
-    /// Whether its handler was told to end and did not: it may still be at work.
+    /// Whether its handler was cancelled and did not end: it may still be at work.
+    ///
+    /// A later run does not wait for it: until it ends, the order by key does not hold between its update
+    /// and those of that run.
     pub unresponsive: bool,
     /// Whether it comes again.
     pub fate: Fate,
@@ -229,6 +288,15 @@ pub enum RunError<U> {
         /// What became of the updates.
         report: Box<Report<U>>,
     },
+    /// Not the end of a run: a handler, the error policy or the sink of a run has waited for the end of
+    /// that very run, which waits for them in turn. The run goes on.
+    ///
+    /// Call [`stop`](crate::RunnerHandle::stop) and drop its future, or await it in a task that is
+    /// spawned.
+    AwaitedInHandler {
+        /// Of no update: the run has not ended.
+        report: Box<Report<U>>,
+    },
     /// The run did not begin, because the system did not give it what it needs.
     Setup {
         /// What was to be done, such as "listen for signals".
@@ -263,6 +331,7 @@ impl<U> RunError<U> {
             | Self::Policy { report, .. }
             | Self::RuntimeGone { report }
             | Self::Dropped { report }
+            | Self::AwaitedInHandler { report }
             | Self::Setup { report, .. } => report,
         }
     }
@@ -287,6 +356,9 @@ impl<U> Clone for RunError<U> {
                 report: report.clone(),
             },
             Self::Dropped { report } => Self::Dropped {
+                report: report.clone(),
+            },
+            Self::AwaitedInHandler { report } => Self::AwaitedInHandler {
                 report: report.clone(),
             },
             Self::Setup {
@@ -317,6 +389,10 @@ impl<U> fmt::Display for RunError<U> {
             Self::Dropped { .. } => f.write_str(
                 "the run ended because its future was dropped; call stop() and await the report \
                  for a graceful end",
+            ),
+            Self::AwaitedInHandler { .. } => f.write_str(
+                "the end of a run was awaited inside a handler of that run, which has to end first; \
+                 call stop() and drop its future, or await it in a task of its own",
             ),
             Self::Setup { task, .. } => write!(f, "the run did not begin: cannot {task}"),
         }
@@ -351,6 +427,10 @@ impl<U> fmt::Debug for RunError<U> {
                 .field("report", report)
                 .finish(),
             Self::Dropped { report } => f.debug_struct("Dropped").field("report", report).finish(),
+            Self::AwaitedInHandler { report } => f
+                .debug_struct("AwaitedInHandler")
+                .field("report", report)
+                .finish(),
             Self::Setup {
                 task,
                 source,
@@ -371,7 +451,10 @@ impl<U> Error for RunError<U> {
             Self::Supply { source, .. } => Some(&**source),
             Self::Policy { cause, .. } => Some(cause),
             Self::Setup { source, .. } => Some(&**source),
-            Self::SupplierPanicked { .. } | Self::RuntimeGone { .. } | Self::Dropped { .. } => None,
+            Self::SupplierPanicked { .. }
+            | Self::RuntimeGone { .. }
+            | Self::Dropped { .. }
+            | Self::AwaitedInHandler { .. } => None,
         }
     }
 }

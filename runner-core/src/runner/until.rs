@@ -1,4 +1,4 @@
-//! Runs that end when something outside says so: [`Runner::run_until`].
+//! Runs that end at a signal: [`Runner::run_until`].
 
 use std::{
     future::poll_fn,
@@ -14,11 +14,11 @@ use crate::{UpdateConsumer, UpdateSupplier, trace::info};
 
 impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     /// As [`run`](Self::run), and stops at the first item of `stops`: gracefully, as
-    /// [`RunnerHandle::stop`](crate::RunnerHandle::stop) does. At the second one it stops at once, as
+    /// [`RunnerHandle::stop`](crate::RunnerHandle::stop) does. The second item cancels what is left, as
     /// [`stop_within(ZERO)`](crate::RunnerHandle::stop_within) does.
     ///
     /// Made for the signals that end a process: people press Ctrl-C once more when the first one
-    /// takes too long. Further items and the end of the stream mean nothing.
+    /// takes too long. Further items and the end of the stream are ignored.
     ///
     /// ```
     /// # #[cfg(feature = "test-util")] {
@@ -50,28 +50,28 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         let handle = self.handle();
         let mut stops = pin!(stops);
         let mut run = pin!(self.run());
-        let mut asked = 0;
-        let mut over = false;
-        let mut asked_again = |cx: &mut Context<'_>| {
-            let next = match over {
+        let mut signals = 0;
+        let mut ended = false;
+        let mut next_signal = |cx: &mut Context<'_>| {
+            let next = match ended {
                 true => Poll::Pending,
                 false => stops.as_mut().poll_next(cx),
             };
-            over |= matches!(next, Poll::Ready(None));
+            ended |= matches!(next, Poll::Ready(None));
             matches!(next, Poll::Ready(Some(_)))
         };
         poll_fn(|cx| {
-            // Before the first poll there is no run that could be told to stop.
+            // Before the first poll there is no run to stop.
             if let Poll::Ready(result) = run.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }
-            while asked < 2 && asked_again(cx) {
-                asked += 1;
-                if asked == 1 {
-                    info!("asked to stop, finishing what is held; ask once more to stop at once");
+            while signals < 2 && next_signal(cx) {
+                signals += 1;
+                if signals == 1 {
+                    info!("shutdown requested, draining; send the signal again to abort");
                     drop(handle.stop());
                 } else {
-                    info!("asked once more, stopping at once");
+                    info!("second signal, aborting");
                     drop(handle.stop_within(Duration::ZERO));
                 }
             }

@@ -19,6 +19,8 @@ struct StatusFields {
     active: bool,
     /// How often the source was closed by hand.
     closes: u64,
+    /// The text of the last failure, with its causes.
+    last_error: Option<Arc<str>>,
     /// Of the one call of `next` that may be under way.
     waker: Option<Waker>,
 }
@@ -99,6 +101,14 @@ impl Status {
 
     pub(crate) fn snapshot(&self) -> SourceSnapshot {
         self.lock().snapshot
+    }
+
+    pub(crate) fn last_error(&self) -> Option<Arc<str>> {
+        self.lock().last_error.clone()
+    }
+
+    pub(super) fn set_last_error(&self, error: Arc<str>) {
+        self.lock().last_error = Some(error);
     }
 
     pub(super) fn change(&self, change: impl FnOnce(&mut SourceSnapshot)) {

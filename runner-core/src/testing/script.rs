@@ -15,7 +15,8 @@ use crate::{Closing, Confirmation, Runtime, RuntimeExt, SupplyError, UpdateSuppl
 
 /// Supplies updates as a script says, and records every call.
 ///
-/// At the end of the script a call waits for more steps, as a poll waits for messages. Calls may be
+/// At the end of the script a call waits for more steps, as a poll waits for messages, unless the
+/// last one is [`Step::End`]. Calls may be
 /// dropped at any point without losing an update. A batch that is larger than the limit is split.
 /// `U: Clone`, because what was supplied is kept for [`Step::Duplicate`] and
 /// [`rewinding`](Self::rewinding); wrap what is costly to clone, or cannot be cloned, in an `Arc`.
@@ -82,6 +83,8 @@ pub enum Step<U> {
     Panic(&'static str),
     /// Never answers this call.
     Hang,
+    /// The end of the supply, for as long as no step is put before it.
+    End,
     /// Waits until a point in time; what a `Wait` becomes when it is reached.
     WaitUntil(Instant),
 }
@@ -147,6 +150,12 @@ impl<U: Clone> ScriptedSupplier<U> {
     #[must_use]
     pub fn wait(self, span: Duration) -> Self {
         self.step(Step::Wait(span))
+    }
+
+    /// Adds [`Step::End`].
+    #[must_use]
+    pub fn end(self) -> Self {
+        self.step(Step::End)
     }
 
     /// Adds any step.
@@ -261,6 +270,12 @@ impl<U: Clone> State<U> {
                     self.steps.push_front(step);
                     return Err(Look::Sleep(until));
                 }
+                Step::End => {
+                    // It stays, so that a later run ends as well.
+                    self.steps.push_front(Step::End);
+                    self.calls[call].answered = Some(0);
+                    return Ok(Ok(Vec::new()));
+                }
                 Step::Fail(error) => return Ok(Err(error)),
                 Step::Panic(text) => return Err(Look::Panic(text)),
                 Step::Hang => return Err(Look::Hang),
@@ -306,6 +321,10 @@ impl<U: Clone + Send + Sync + 'static> UpdateSupplier for ScriptedSupplier<U> {
 
     fn call_timeout(&self) -> Option<Duration> {
         self.call_timeout
+    }
+
+    fn is_exhausted(&self) -> bool {
+        matches!(self.script.lock().steps.front(), Some(Step::End))
     }
 
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError> {

@@ -15,7 +15,7 @@ use std::{
 
 use fastrand::Rng;
 
-use crate::{BoxFuture, Runtime, runtime};
+use crate::{BoxFuture, Runtime, current, runtime};
 
 /// A runtime for tests: one thread, virtual time, and an order of events that follows from a seed.
 ///
@@ -292,6 +292,8 @@ impl SimRuntime {
         waker.queued.store(false, Ordering::Release);
         let waker = Waker::from(waker);
         let polled = catch_unwind(AssertUnwindSafe(|| {
+            // A handler that blocks lets other tasks run inside of its own poll.
+            let _none = current::enter(None);
             future.as_mut().poll(&mut Context::from_waker(&waker))
         }));
         let mut state = self.lock();

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     BoxError, Delivery, Runtime, UpdateConsumer,
+    current::{self, RunId},
     panics::discard,
     queue::{Outlook, Upstream, Watcher},
     sync::{Mutex, MutexGuard, atomic::AtomicUsize},
@@ -154,7 +155,8 @@ impl<U: Send + Sync + 'static, S: UpdateSink<U>> Handover<U, S> {
         }
         if let Some(sink) = sink {
             let driver = Driver::new(Arc::clone(self), sink);
-            upstream.runtime().spawn(Box::pin(driver.drive()));
+            let task = current::inside(RunId::current(), driver.drive());
+            upstream.runtime().spawn(Box::pin(task));
         }
         offer
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use runner_core::{
-    Abandoned, Confirmation, Counters, Fate, InFlight, Progress, Report, RunError, Stats,
+    Abandoned, Confirmation, Counters, EndReason, Fate, InFlight, Progress, Report, RunError, Stats,
 };
 
 use crate::{
@@ -33,6 +33,14 @@ impl Oracle {
             abandoned: report.abandoned.len(),
         });
         self.check_kind(result, cut);
+        let expected = match result {
+            Ok(_) if self.run.supply_ended => EndReason::SupplyEnded,
+            Ok(_) => EndReason::Stopped,
+            Err(_) => EndReason::Failed,
+        };
+        self.require(report.end == expected, || {
+            format!("the end is {:?}, not {expected:?}", report.end)
+        });
         if cut == Cut::No {
             for _ in report.abandoned.iter().filter(|it| it.unresponsive) {
                 self.coverage.add(Seen::HandlerUnresponsive);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use runner_core::{
-    BoxError, BoxFuture, Delivery, Runtime, RuntimeExt, Undecodable, UpdateConsumer,
+    BoxError, BoxFuture, Delivery, RunError, Runtime, RuntimeExt, Undecodable, UpdateConsumer,
 };
 
 use crate::{
@@ -40,6 +40,7 @@ enum Kind {
     PanicInDrop,
     Yield,
     BadError,
+    Stop,
 }
 
 fn draw(world: &World, dice: &mut Dice) -> Kind {
@@ -58,11 +59,14 @@ fn draw(world: &World, dice: &mut Dice) -> Kind {
         (4, Kind::PanicInDrop),
         (5, Kind::Yield),
         (2, Kind::BadError),
+        (4, Kind::Stop),
     ]);
     match kind {
         Kind::Block if !world.config.blocking => Kind::Slow,
         // Without a timeout, one of them is enough to hold a run for ever.
         Kind::Hang if world.config.timeout.is_none() && !dice.chance(100) => Kind::Slow,
+        // One of them ends the run for all.
+        Kind::Stop if !dice.chance(400) => Kind::Slow,
         kind => kind,
     }
 }
@@ -94,6 +98,7 @@ impl UpdateConsumer<Item> for Consumer {
             Kind::PanicInDrop => Seen::HandlerPanicsInDrop,
             Kind::Yield => Seen::HandlerYields,
             Kind::BadError => Seen::HandlerErrorPanicsInDrop,
+            Kind::Stop => Seen::HandlerStops,
         });
         let mut attempt = Attempt {
             world: Arc::clone(&world),
@@ -175,6 +180,23 @@ async fn handle(
             if dice.chance(300) {
                 return Err("planned".into());
             }
+            Ok(())
+        }
+        Kind::Stop => {
+            let limit = dice.chance(500).then(|| dice.ms(0, 300));
+            if let Some(handle) = world.handle() {
+                let stopped = request(&world, &handle, limit);
+                drop(handle);
+                if dice.chance(700) {
+                    world.seen(Seen::HandlerAwaitsEnd);
+                    let result = stopped.await;
+                    let refused = matches!(result, Err(RunError::AwaitedInHandler { .. }));
+                    world.oracle().require(refused, || {
+                        "a handler has seen the end of its own run".to_owned()
+                    });
+                }
+            }
+            sim.sleep(dice.ms(0, 50)).await;
             Ok(())
         }
         Kind::Yield => {

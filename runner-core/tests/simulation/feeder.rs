@@ -37,6 +37,13 @@ impl UpdateSupplier for Feeder {
         }
     }
 
+    fn is_exhausted(&self) -> bool {
+        match self {
+            Self::Any(supplier) => supplier.is_exhausted(),
+            Self::Fetcher(fetcher) => fetcher.is_exhausted(),
+        }
+    }
+
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError> {
         match self {
             Self::Any(supplier) => supplier.close(settled_prefix).await,

@@ -56,6 +56,14 @@ impl<S: UpdateSupplier<Update = Item, Error = SupplyError>> UpdateSupplier for O
         self.inner.max_batch()
     }
 
+    fn is_exhausted(&self) -> bool {
+        let is_exhausted = self.inner.is_exhausted();
+        if is_exhausted {
+            self.world.oracle().supply_ended();
+        }
+        is_exhausted
+    }
+
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError> {
         self.world.oracle().close(settled_prefix);
         let mut closes = Closes(&self.world, None);

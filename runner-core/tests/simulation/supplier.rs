@@ -10,7 +10,7 @@ use crate::{
     world::{Config, Item, Weather, World, planned_panic},
 };
 
-/// Supplies the updates of a world in order, then empty batches.
+/// Supplies the updates of a world in order, then empty batches or nothing more.
 pub(crate) struct Supplier {
     world: Arc<World>,
     next: u64,
@@ -160,6 +160,11 @@ impl UpdateSupplier for Supplier {
 
     fn call_timeout(&self) -> Option<Duration> {
         self.world.config.call_timeout
+    }
+
+    fn is_exhausted(&self) -> bool {
+        let Config { ends, updates, .. } = self.world.config;
+        ends && self.again.is_empty() && self.next >= updates
     }
 
     async fn close(&mut self, settled_prefix: usize) -> Result<Closing, SupplyError> {

@@ -62,6 +62,8 @@ pub(crate) struct Config {
     pub(crate) weather: Weather,
     /// Whether the update fetcher is in use.
     pub(crate) fetched: bool,
+    /// Whether the supplier says when it has no more.
+    pub(crate) ends: bool,
 }
 
 impl Config {
@@ -105,6 +107,7 @@ impl Config {
                 (3, Weather::Stormy),
             ]),
             fetched: dice.chance(250),
+            ends: dice.chance(400),
         }
     }
 

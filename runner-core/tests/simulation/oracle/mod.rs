@@ -151,6 +151,8 @@ pub(crate) struct Run {
     pub(crate) stopping: bool,
     stopped_at: Option<Duration>,
     pub(crate) deadline: Option<Duration>,
+    /// The supplier had no more, before anything else ended it.
+    pub(crate) supply_ended: bool,
     /// The policy ended it.
     pub(crate) halted: bool,
     pub(crate) over: bool,
@@ -181,6 +183,7 @@ pub(crate) enum Event {
     Answer { count: usize },
     CallFailed(Trouble),
     CallDropped,
+    SupplyEnded,
     Close { prefix: usize },
     Arrive(usize),
     Start(usize, u32),

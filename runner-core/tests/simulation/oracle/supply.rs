@@ -100,6 +100,18 @@ impl Oracle {
         self.feed.answered(now);
     }
 
+    /// The supplier was asked, and has no more.
+    pub(crate) fn supply_ended(&mut self) {
+        if self.run.stopping {
+            return;
+        }
+        self.event(Event::SupplyEnded);
+        self.coverage.add(Seen::SupplyEnds);
+        self.run.supply_ended = true;
+        let now = self.now();
+        self.stopped_at(now, false);
+    }
+
     pub(crate) fn call_failed(&mut self, trouble: Trouble) {
         self.event(Event::CallFailed(trouble));
         self.coverage.add(trouble.seen());
