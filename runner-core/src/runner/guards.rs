@@ -28,8 +28,8 @@ impl<U: Send + Sync + 'static> Drop for RunGuard<'_, U> {
         }
         self.sink.abandon();
         self.sink.give_up();
-        // The supplier cannot be told now; the next run tells it first. If it had not even been told
-        // about the run before, this one has fetched nothing.
+        // The supplier cannot be closed here; the next run closes it first. If the run before is not
+        // closed either, this one has fetched nothing.
         let prefix = settled_prefix(self.sink);
         let mut state = self.control.lock();
         state.unclosed.get_or_insert(prefix);

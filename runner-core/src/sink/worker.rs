@@ -44,11 +44,7 @@ const EARLY: Duration = Duration::from_millis(1);
 /// Runs handlers for as long as there is something to start.
 ///
 /// What is alive across a wait is in memory for every update in flight, so it is little: the duty
-/// and the future of the handler.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an async function holds its arguments twice"
-)]
+/// and the future of the handler. Not an `async fn`, which would hold its arguments twice.
 pub(super) fn work<U, C>(mut duty: Duty<U>, consumer: Arc<C>) -> impl Future<Output = ()> + Send
 where
     U: Send + Sync + 'static,
