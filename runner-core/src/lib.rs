@@ -23,7 +23,7 @@
 //!
 //! | part | what it is | yours to implement |
 //! |---|---|---|
-//! | supply | [`Source`]: pace, deadlines, retries | [`UpdateSupplier`]; [`GetUpdates`] for the Bot API |
+//! | supply | [`Source`]: pace, deadlines, retries; [`supply`]: streams as suppliers | [`UpdateSupplier`]; [`GetUpdates`] for the Bot API |
 //! | order and limits | the sink: [`SinkOptions`], [`Key`] | [`UpdateSink`], for groups |
 //! | handling | [`Delivery`] | [`UpdateConsumer`], or a closure |
 //! | failures | [`Failure`], [`Cause`], [`Verdict`] | [`ErrorPolicy`], or a closure |
@@ -62,6 +62,10 @@ mod ticket;
 mod trace;
 mod update_sink;
 
+#[doc(inline)]
+pub use self::supply::{
+    BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier,
+};
 pub use self::{
     bot::Bot,
     consume::{BoxConsumer, HandlerOutput, UpdateConsumer},
@@ -77,7 +81,6 @@ pub use self::{
     runtime::{BoxFuture, Runtime, RuntimeExt},
     sink::{Counters, InFlight, LatencySummary, OnTimeout, Progress, SinkOptions},
     source::{Backoff, RetryPolicy, Source, SourceError, SourceHandle, SourceOptions},
-    supply::{BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier},
     update_sink::{BoxSink, Lease, SinkError, UpdateSink},
 };
 
