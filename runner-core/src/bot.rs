@@ -19,7 +19,7 @@ use crate::{
 ///
 /// Up to 500 updates at once; updates of the same chat one after the other
 /// ([`GetUpdates::default_key`]); no timeout; a failing update is logged and given up; a long poll
-/// of 30 s, repeated for ever while the server cannot be reached.
+/// of 30 s, retried without a limit while the server cannot be reached.
 ///
 /// ```
 /// # #[cfg(feature = "test-util")] {

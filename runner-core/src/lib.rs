@@ -23,7 +23,7 @@
 //!
 //! | part | what it is | yours to implement |
 //! |---|---|---|
-//! | supply | [`Source`]: pace, deadlines, retries | [`UpdateSupplier`]; [`GetUpdates`] for the Bot API |
+//! | supply | [`Source`]: pace, deadlines, retries; [`supply`]: streams as suppliers | [`UpdateSupplier`]; [`GetUpdates`] for the Bot API |
 //! | order and limits | the sink: [`SinkOptions`], [`Key`] | [`UpdateSink`], for groups |
 //! | handling | [`Delivery`] | [`UpdateConsumer`], or a closure |
 //! | failures | [`Failure`], [`Cause`], [`Verdict`] | [`ErrorPolicy`], or a closure |
@@ -63,6 +63,10 @@ mod timer;
 mod trace;
 mod update_sink;
 
+#[doc(inline)]
+pub use self::supply::{
+    BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier,
+};
 pub use self::{
     bot::Bot,
     consume::{BoxConsumer, HandlerOutput, UpdateConsumer},
@@ -82,7 +86,6 @@ pub use self::{
     },
     runtime::{BoxFuture, Runtime, RuntimeExt},
     source::{Backoff, RetryPolicy, Source, SourceError, SourceHandle, SourceOptions},
-    supply::{BoxError, BoxSupplier, Closing, Confirmation, Conflict, SupplyError, UpdateSupplier},
     update_sink::{BoxSink, Lease, SinkError, UpdateSink},
 };
 

@@ -82,7 +82,7 @@ pub trait RuntimeExt: Runtime {
 
     /// Runs `future` until `delay` is over; `None` if it was not ready by then.
     ///
-    /// A future that is ready at its first poll never touches the timer. On time-out the future is
+    /// A future that is ready at its first poll never touches the timer. On timeout the future is
     /// dropped.
     ///
     /// # Cancel safety

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -18,7 +18,7 @@ use std::{
 use common::{LONG, MS, SECOND, always, end_time, n, runtime, start};
 use futures::{FutureExt, Stream, StreamExt, channel::mpsc, stream};
 use runner_core::{
-    AnySink, BoxSupplier, Delivery, EndReason, Failure, Fate, Key, RunError, RunState, Runner,
+    AnySink, BoxSupplier, Conflict, Delivery, EndReason, Failure, Fate, Key, RunError, RunState, Runner,
     SinkOptions, Source, SourceError, SourceOptions, SupplyError, UpdateSupplier, Verdict, supply,
     testing::{Plan, Recorder, ScriptedSupplier, SimRuntime, Step, for_each_seed},
 };
@@ -183,6 +183,36 @@ fn a_failure_before_the_end_is_not_waited_out() {
     let report = sim.block_on(runner.run()).unwrap();
     assert_eq!(report.end, EndReason::SupplyEnded);
     assert_eq!(sim.elapsed(), Duration::ZERO);
+}
+
+/// Never answers otherwise, and ends for a while after the third call.
+struct Conflicts(u32, Arc<AtomicBool>);
+
+impl UpdateSupplier for Conflicts {
+    type Update = u32;
+    type Error = SupplyError;
+
+    async fn supply(&mut self, _: NonZeroUsize) -> Result<Vec<u32>, SupplyError> {
+        self.0 += 1;
+        self.1.store(self.0 == 3, Ordering::Relaxed);
+        Err(SupplyError::conflict(Conflict::Poller, "another one"))
+    }
+
+    fn is_exhausted(&self) -> bool {
+        self.1.load(Ordering::Relaxed)
+    }
+}
+
+#[test]
+fn conflicts_count_on_after_the_end_as_after_a_stop() {
+    let sim = SimRuntime::new(1);
+    let ended = Arc::<AtomicBool>::default();
+    let supplier = Conflicts(0, Arc::clone(&ended));
+    let mut source = Source::new(runtime(&sim), supplier, SourceOptions::default());
+    assert!(sim.block_on(source.next(n(1))).is_none());
+    ended.store(false, Ordering::Relaxed);
+    let error = sim.block_on(source.next(n(1))).unwrap().unwrap_err();
+    assert!(matches!(error, SourceError::Poller { conflicts: 4, .. }));
 }
 
 #[test]

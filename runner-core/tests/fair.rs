@@ -44,6 +44,19 @@ impl UpdateSupplier for Eager {
     }
 }
 
+/// As [`Eager`], with answers of another size.
+struct Answers(Eager, fn(NonZeroUsize) -> Vec<u32>);
+
+impl UpdateSupplier for Answers {
+    type Update = u32;
+    type Error = Infallible;
+
+    async fn supply(&mut self, limit: NonZeroUsize) -> Result<Vec<u32>, Infallible> {
+        self.0.supply(limit).await?;
+        Ok((self.1)(limit))
+    }
+}
+
 fn unbounded() -> SinkOptions {
     SinkOptions::concurrent().concurrency(NonZeroUsize::MAX)
 }
@@ -115,6 +128,33 @@ fn a_task_beside_the_batches_of_a_source_gets_its_turn() {
         sim.run_until_idle();
         let turn = turn.load(Ordering::Relaxed);
         assert!(turn < 100, "{turn} calls before the task beside");
+    });
+}
+
+/// While it yields, others may take the room that there was.
+#[test]
+fn a_run_looks_for_room_after_it_has_yielded() {
+    for_each_seed(20, |sim| {
+        // Fewer than asked for, so that there is room for more after each.
+        let few = |_: NonZeroUsize| vec![0; 3];
+        let supplier = Answers(Eager::default(), few);
+        let calls = supplier.0.clone();
+        let handle = Runner::for_each(runtime(&sim), supplier, |_: Delivery<u32>| pending::<()>())
+            .sink(unbounded().prefetch(0))
+            .start();
+        let (seen, own, clock) = (calls.clone(), handle.clone(), sim.clone());
+        let lowered = Arc::<AtomicUsize>::default();
+        let noted = Arc::clone(&lowered);
+        sim.spawn(Box::pin(async move {
+            while seen.calls() == 0 {
+                clock.yield_now().await;
+            }
+            own.set_concurrency(NonZeroUsize::MIN);
+            noted.store(seen.calls(), Ordering::Relaxed);
+        }));
+        sim.run_until_idle();
+        assert_eq!(calls.calls(), lowered.load(Ordering::Relaxed));
+        drop(sim.block_on(handle.stop_within(std::time::Duration::ZERO)));
     });
 }
 

@@ -206,8 +206,8 @@ impl<U: Send + Sync + 'static> Control<U> {
 
     /// Passes the concurrency that was set by hand on to the sink.
     ///
-    /// The sink has a lock of its own, so another call may come in between: whoever was last to pass a
-    /// value on makes sure that it is the one which is kept.
+    /// The sink has a lock of its own, so another call may come in between. Each call therefore
+    /// repeats until the value that it has passed on is the one that is kept.
     pub(crate) fn apply_concurrency(&self) {
         let mut applied = None;
         loop {

@@ -28,8 +28,8 @@ impl<U: Send + Sync + 'static> Drop for RunGuard<'_, U> {
         }
         self.queue.abandon();
         self.queue.give_up();
-        // The supplier cannot be told now; the next run tells it first. If it had not even been told
-        // about the run before, this one has fetched nothing.
+        // The supplier cannot be closed here; the next run closes it first. If the run before is not
+        // closed either, this one has fetched nothing.
         let prefix = completed_prefix(self.queue);
         let attempted = self.queue.attempted();
         let mut state = self.control.lock();

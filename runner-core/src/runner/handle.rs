@@ -54,8 +54,8 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
         Self { control }
     }
 
-    /// Stops gracefully: no further fetch starts, what is held is brought to its end, and the
-    /// supplier confirms it.
+    /// Stops gracefully: no further fetch starts, all updates that were fetched are handled, and the
+    /// supplier confirms them.
     ///
     /// Takes effect at the call. The returned future, which may be dropped, resolves with the report
     /// of the run. Updates that wait for a retry are tried once more at once.
@@ -169,7 +169,7 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
     }
 
     /// Stops intake until [`resume`](Self::resume): the pending poll is dropped, nothing is lost by
-    /// it. What is held goes on. Stays in force over a restart.
+    /// it. Updates that were fetched are still handled. Stays in force over a restart.
     pub fn pause(&self) {
         self.control.change(|state| state.paused = true);
     }
@@ -198,7 +198,7 @@ impl<U: Send + Sync + 'static> RunnerHandle<U> {
 
     /// Every update that the runner holds, oldest first, with what it does or waits for.
     ///
-    /// Takes time in proportion to what is held: some milliseconds for 100 000 updates.
+    /// Takes time in proportion to their number: some milliseconds for 100 000 updates.
     #[must_use]
     pub fn in_flight(&self) -> Vec<InFlight<U>> {
         self.with_sink(|sink| sink.snapshot()).unwrap_or_default()
@@ -230,7 +230,7 @@ impl<U: Send + Sync + 'static> Clone for RunnerHandle<U> {
 
 impl<U: Send + Sync + 'static> Drop for RunnerHandle<U> {
     fn drop(&mut self) {
-        // Without handles a parked task can never be started again, and ends.
+        // Without handles the task can never be started again, and ends.
         self.control.change(|state| state.handles -= 1);
     }
 }

@@ -77,7 +77,7 @@ use crate::{
 /// # Defaults
 ///
 /// Up to 500 updates at once, in no particular order, without a timeout; a failing update is logged
-/// and given up; transient failures of the supplier are retried for ever.
+/// and given up; transient failures of the supplier are retried without a limit.
 pub struct Runner<S: UpdateSupplier, C> {
     source: Source<S>,
     consumer: Arc<C>,
@@ -181,7 +181,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     ///
     /// # Errors
     ///
-    /// [`RunError`] for every end that was not asked for. The end of the supply is none of them.
+    /// [`RunError`] if anything but a stop or the end of the supply ends the run.
     ///
     /// # Cancel safety
     ///
@@ -281,7 +281,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             let mut driving_sink = pin!(context.drive_custom_sink(self.gathering.as_ref()));
             let mut running = pin!(run.until_end());
             poll_fn(|cx| {
-                // Both in this one task: time-outs need no task of their own.
+                // All in this one task: timeouts need no task of their own.
                 let _: Poll<()> = ticking.as_mut().poll(cx);
                 let _: Poll<()> = driving_sink.as_mut().poll(cx);
                 running.as_mut().poll(cx)

@@ -9,7 +9,7 @@ use crate::{
 
 /// What became of the updates of one run.
 ///
-/// Cheap to clone: everyone who waits for the end of a run gets the same report. `Display` makes one
+/// Cheap to clone: everyone who awaits the end of a run gets the same report. `Display` makes one
 /// line of it, for a log.
 ///
 /// ```
@@ -142,7 +142,7 @@ impl<U> fmt::Display for Report<U> {
             Confirmation::NotNeeded => Ok(()),
             Confirmation::Confirmed { position } => write!(f, "; confirmed up to {position}"),
             Confirmation::Assumed { position } => {
-                write!(f, "; confirmed up to {position}, as far as can be known")
+                write!(f, "; confirmed up to {position}, not acknowledged")
             }
             Confirmation::Failed => f.write_str("; nothing confirmed"),
             Confirmation::Unconfirmed { position } => {
@@ -311,7 +311,7 @@ pub enum RunError<U> {
 impl<U> RunError<U> {
     /// The error of a run that did not begin: the system refused `task`.
     ///
-    /// For whoever makes a runtime and then runs on it, as `run` of the runtime crates does. `task`
+    /// For code that makes a runtime and then runs on it, as `run` of the runtime crates does. `task`
     /// completes the sentence "cannot …".
     #[must_use]
     pub fn setup(task: &'static str, source: io::Error) -> Self {
@@ -400,7 +400,7 @@ impl<U> fmt::Display for RunError<U> {
 }
 
 /// The error with its causes, and the report, on one line: a `main` that returns the error prints
-/// this, and whoever reads it needs to know what to do. `{:#?}` shows the fields.
+/// this, and its readers need to know what to do. `{:#?}` shows the fields.
 impl<U> fmt::Debug for RunError<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !f.alternate() {

@@ -204,7 +204,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
         report(control, queue, end, self.began, unfinished, closing)
     }
 
-    /// Tells the supplier what is settled; `None` if it could not be told.
+    /// Closes the supplier; `None` if that failed or took too long.
     pub(super) async fn close(&mut self, prefix: usize) -> Option<Closing> {
         let context = self.context;
         let close_by = context.control.runtime.now().checked_add(CLOSE_TIMEOUT);
@@ -231,7 +231,7 @@ impl<S: UpdateSupplier> Run<'_, S> {
 }
 
 impl<U: Send + Sync + 'static> RunContext<'_, U> {
-    /// Waits until there is room for a fetch, and tells for how many.
+    /// Waits until there is room for a fetch, and returns for how many updates.
     async fn wait_for_room(self, choked: &mut bool) -> FetchStep<NonZeroUsize> {
         match self.wait_while_paused().await {
             FetchStep::Go(()) => {}
@@ -239,7 +239,7 @@ impl<U: Send + Sync + 'static> RunContext<'_, U> {
             FetchStep::End(end) => return FetchStep::End(end),
         }
         *choked = self.warn_if_choked(*choked);
-        // One that becomes choked while this waits must say so once, too.
+        // If it becomes choked during the wait, that must be logged once, too.
         let room = pin!(self.queue.room(!*choked));
         match self.unless_interrupted(room).await {
             FetchStep::Go(Some(limit)) => FetchStep::Go(limit),
@@ -267,7 +267,7 @@ impl<U: Send + Sync + 'static> RunContext<'_, U> {
 
     /// Drops `work` when a stop, a pause or a fault comes first.
     ///
-    /// To be called right after a look at these: only work that waits pays for another one.
+    /// To be called right after a check of these: only work that is pending pays for another one.
     async fn unless_interrupted<W: Future>(self, mut work: Pin<&mut W>) -> FetchStep<W::Output> {
         let mut faulted = pin!(self.queue.fault());
         let mut changed = pin!(self.control.wait_until(|state| {
@@ -299,7 +299,7 @@ impl<U: Send + Sync + 'static> RunContext<'_, U> {
         .await
     }
 
-    /// Waits for what is held, as long as the stop allows.
+    /// Waits until all updates that were fetched are settled, as long as the stop allows.
     async fn drain(self, end: RunEnd) -> RunEnd {
         self.control
             .change(|state| state.phase = RunPhase::Stopping);
@@ -320,7 +320,7 @@ impl<U: Send + Sync + 'static> RunContext<'_, U> {
                 }
             }
         }
-        // While it was drained, the policy may have asked for the end as well.
+        // During the drain the policy may have stopped the run as well.
         match self.queue.halted() {
             Some(fault) if !matches!(end, RunEnd::Fault(_)) => RunEnd::Fault(fault),
             _ => end,
@@ -356,13 +356,13 @@ impl<U: Send + Sync + 'static> RunContext<'_, U> {
         self.control.lock().progress.look(&gauges, now);
     }
 
-    /// Says once why no more updates are fetched, and again only after that has been overcome.
+    /// Logs once why no more updates are fetched, and again only after intake has recovered.
     fn warn_if_choked(self, warned: bool) -> bool {
         if warned {
-            // At the bound, one that goes and one that comes are no news.
+            // At the bound, each update that leaves makes room for one: no reason for another line.
             return !self.queue.is_relaxed();
         }
-        // Looks at everything that is held, so it must not happen for every update.
+        // Looks at every update in the sink, so it must not happen for each of them.
         let Some(choked) = self.queue.choked() else {
             return false;
         };

@@ -169,12 +169,13 @@ impl<S: UpdateSupplier> Source<S> {
         loop {
             match guarded(|| self.supplier.is_exhausted()) {
                 Ok(false) => {}
+                // As after a stop, failures and conflicts count on.
                 Ok(true) => {
-                    self.end();
+                    status.deactivate();
                     return None;
                 }
                 Err(panic) => {
-                    self.end();
+                    self.failed_for_good();
                     return Some(Err(SourceError::Panicked(panic)));
                 }
             }
@@ -197,13 +198,13 @@ impl<S: UpdateSupplier> Source<S> {
                 },
                 Err(panic) => SourceError::Panicked(panic),
             };
-            self.end();
+            self.failed_for_good();
             return Some(Err(error));
         }
     }
 
     /// A later call counts failures and conflicts anew.
-    fn end(&mut self) {
+    fn failed_for_good(&mut self) {
         self.status.deactivate();
         self.retry.succeeded();
         self.conflicts = Conflicts::default();

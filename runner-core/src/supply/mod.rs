@@ -83,8 +83,8 @@ pub trait UpdateSupplier: Send + 'static {
 
     /// How long the next call may take before it counts as dead and is dropped.
     ///
-    /// The guard against a half-open connection: it costs one deadline, not the bot. `None` (the
-    /// default) waits for ever.
+    /// Guards against half-open connections: one costs a deadline, not the bot. Default: `None`, no
+    /// limit.
     fn call_timeout(&self) -> Option<Duration> {
         None
     }
