@@ -48,7 +48,7 @@ pub(crate) use self::{
     options::MAX_BATCH,
     outcome::{Fault, Unsettled},
     snapshot::Gauges,
-    upstream::{Outlook, Upstream, Watcher},
+    upstream::{Outlook, Upstream},
     waiters::{WaiterId, Waiters},
 };
 pub use self::{

@@ -89,7 +89,7 @@ pub(crate) struct Queue<U> {
     pub(super) fault: Option<Fault>,
     /// For what seldom happens; nobody looks at these with every update.
     pub(super) alarms: Waiters<Alarm>,
-    /// The task of a user's sink, while it waits for more updates; see `upstream.rs`.
+    /// The driver of a custom sink, while it waits for more updates; see `upstream.rs`.
     pub(super) watcher: Option<Watcher>,
     /// Updates whose error policy is being asked.
     pub(super) deciding: usize,
