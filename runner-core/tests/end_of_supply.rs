@@ -18,8 +18,9 @@ use std::{
 use common::{LONG, MS, SECOND, always, end_time, n, runtime, start};
 use futures::{FutureExt, Stream, StreamExt, channel::mpsc, stream};
 use runner_core::{
-    AnySink, BoxSupplier, Conflict, Delivery, EndReason, Failure, Fate, Key, RunError, RunState, Runner,
-    SinkOptions, Source, SourceError, SourceOptions, SupplyError, UpdateSupplier, Verdict, supply,
+    AnySink, BoxSupplier, Conflict, Delivery, EndReason, Failure, Fate, Key, RunError, RunState,
+    Runner, SinkOptions, Source, SourceError, SourceOptions, SupplyError, UpdateSupplier, Verdict,
+    supply,
     testing::{Plan, Recorder, ScriptedSupplier, SimRuntime, Step, for_each_seed},
 };
 

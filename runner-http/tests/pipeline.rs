@@ -8,7 +8,7 @@ use std::{
 };
 
 use runner_core::{
-    Bot, Cause, Confirmation, Delivery, Failure, RunError, Runtime, RuntimeExt, Verdict,
+    Bot, Cause, Confirmation, Delivery, Failure, Key, RunError, Runtime, RuntimeExt, Verdict,
     testing::SimRuntime,
 };
 use runner_http::{
@@ -338,4 +338,31 @@ fn updates_of_one_chat_keep_their_order_and_a_typed_model_sees_them() {
         assert!(notes.iter().filter(|id| *id % 3 == chat).is_sorted());
     }
     assert!(!notes.is_sorted(), "the chats run side by side");
+}
+
+/// Anonymous administrators of all groups have the same `from`.
+#[test]
+fn groups_with_anonymous_administrators_do_not_wait_for_each_other() {
+    let sim = SimRuntime::new(1);
+    let updates: Vec<String> = (0..100)
+        .map(|group| {
+            format!(
+                r#"{{"update_id":{group},"message":{{"message_id":1,"from":{{"id":1087968824}},"sender_chat":{{"id":-{group}}},"chat":{{"id":-{group}}},"date":1}}}}"#
+            )
+        })
+        .collect();
+    let fake = Fake::new(&sim).updates(&updates.join(","));
+    let clock = sim.clone();
+    let handle = Bot::for_each(fake.api(), move |_: Delivery<Update>| {
+        let sim = clock.clone();
+        async move { sim.sleep(SECOND).await }
+    })
+    .sequentialize(|update: &Incoming| {
+        let chat = update.chat_id().map(Key::chat);
+        chat.into_iter().chain(update.user_id().map(Key::user))
+    })
+    .into_runner(Arc::new(sim.clone()))
+    .start();
+    sim.advance(SECOND * 2);
+    assert_eq!(handle.stats().counters.finished, 100);
 }

@@ -55,7 +55,7 @@ pub(crate) use self::{
     options::{Limits, MAX_BATCH},
     outcome::{Attempted, Fault, Unfinished},
     shared::QueueShared,
-    upstream::{Outlook, Upstream, Watcher},
+    upstream::{Outlook, Upstream},
     waiters::{WaiterId, Waiters},
 };
 pub use self::{

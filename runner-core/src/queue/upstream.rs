@@ -1,4 +1,4 @@
-//! What the task of a user's sink asks the queue: whether more updates can join its next group.
+//! What the driver of a custom sink asks the queue: whether more updates can join its next group.
 
 use std::{sync::Arc, task::Waker};
 
@@ -15,18 +15,20 @@ use crate::{
 
 /// The queue in front of a sink.
 pub(crate) trait Upstream: Send + Sync {
-    /// Whether more updates can join a group of so many that were offered and not handed over.
+    /// Whether more updates can join a group of this size. `open`: how many the sink was offered that
+    /// are not complete.
     ///
-    /// Unless the answer is [`Never`](Outlook::Never), the watcher is woken as soon as nothing is
-    /// coming, or what may come later changes. Drop what is returned beside outside of locks.
+    /// Unless the answer is [`Never`](Outlook::Never), the driver is woken when nothing is on its way,
+    /// and has to ask again. A replaced watcher is returned to be dropped outside of locks.
     fn outlook(
         &self,
         gathered: usize,
         lingers: bool,
-        watcher: Watcher,
+        driver: &Waker,
+        open: &Arc<AtomicUsize>,
     ) -> (Outlook, Option<Watcher>);
 
-    /// Forgets the watcher.
+    /// Wakes the driver no more.
     fn forget(&self) -> Option<Watcher>;
 
     fn runtime(&self) -> &Arc<dyn Runtime>;
@@ -35,24 +37,17 @@ pub(crate) trait Upstream: Send + Sync {
 /// Whether more updates can join a group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outlook {
-    /// They are on their way: nothing but a moment of another task is missing.
+    /// Some are on their way, and need only another task to run.
     Soon,
-    /// They may come before the group is complete, if it lingers.
+    /// Some may come before the group is complete. Only for a group that lingers.
     Later,
     Never,
 }
 
-/// Who waits for more updates.
+/// The driver of a sink, while it waits for more updates.
 pub(crate) struct Watcher {
     waker: Waker,
-    /// How many updates the sink was offered that are not complete.
     open: Arc<AtomicUsize>,
-}
-
-impl Watcher {
-    pub(crate) fn new(waker: Waker, open: Arc<AtomicUsize>) -> Self {
-        Self { waker, open }
-    }
 }
 
 impl<U> State<U> {
@@ -60,33 +55,37 @@ impl<U> State<U> {
         &mut self,
         gathered: usize,
         lingers: bool,
-        watcher: Watcher,
+        driver: &Waker,
+        open: &Arc<AtomicUsize>,
     ) -> (Outlook, Option<Watcher>) {
-        let outlook = if self.is_offering(&watcher) {
+        let outlook = if self.is_offering(open) {
             Outlook::Soon
         } else if lingers && self.may_offer(gathered) {
             Outlook::Later
         } else {
             Outlook::Never
         };
-        let watcher = (outlook != Outlook::Never).then_some(watcher);
+        let watcher = (outlook != Outlook::Never).then(|| Watcher {
+            waker: driver.clone(),
+            open: Arc::clone(open),
+        });
         (outlook, std::mem::replace(&mut self.watcher, watcher))
     }
 
-    /// Whether an update is about to be offered, or to leave and so to let others start.
-    fn is_offering(&self, watcher: &Watcher) -> bool {
-        // The others have been started and not offered yet, or they are complete and still here. What a
-        // policy decides about may take long, and is not waited for.
+    /// Whether an update is about to be offered, or to leave, which lets others start.
+    fn is_offering(&self, open: &AtomicUsize) -> bool {
+        // Handled and not open: started and not offered yet, or complete and not released yet. A policy
+        // may take long, so its update does not count.
         let workers = &self.workers;
         let handled = workers.running + workers.detached - workers.deciding;
-        self.startable() > 0 || self.arriving || handled > watcher.open.load(Ordering::Acquire)
+        self.startable() > 0 || self.arriving || handled > open.load(Ordering::Acquire)
     }
 
     /// Whether an update may be offered before those of this group are complete.
     fn may_offer(&self, gathered: usize) -> bool {
         match (self.limits.mode, self.phase) {
             (Mode::Concurrent, Phase::Open) => gathered < self.workers.concurrency,
-            // Nothing is fetched; but others may fail and be retried, or release a key.
+            // Nothing is fetched, but others may be retried or release a key.
             _ => {
                 let started = self.workers.running + self.workers.detached;
                 started > gathered || self.intake.retrying() > 0
@@ -94,13 +93,12 @@ impl<U> State<U> {
         }
     }
 
-    /// Collects the waker of the sink if no update is about to be offered.
+    /// Collects the waker of the driver if no update is about to be offered.
     #[inline]
     pub(super) fn wake_watcher(&mut self, wakers: &mut Wakers) {
         if let Some(watcher) = &self.watcher
-            && !self.is_offering(watcher)
+            && !self.is_offering(&watcher.open)
         {
-            // Its other field is shared with the handover: dropping it here drops nothing.
             let watcher = self.watcher.take().expect("it was seen");
             wakers.push(watcher.waker);
         }
@@ -112,9 +110,10 @@ impl<U: Send + Sync + 'static> Upstream for QueueShared<U> {
         &self,
         gathered: usize,
         lingers: bool,
-        watcher: Watcher,
+        driver: &Waker,
+        open: &Arc<AtomicUsize>,
     ) -> (Outlook, Option<Watcher>) {
-        self.lock().outlook(gathered, lingers, watcher)
+        self.lock().outlook(gathered, lingers, driver, open)
     }
 
     fn forget(&self) -> Option<Watcher> {

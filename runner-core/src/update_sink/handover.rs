@@ -21,7 +21,7 @@ use crate::{
     BoxError, Delivery, Runtime, UpdateConsumer,
     current::{self, RunId},
     panics::discard,
-    queue::{Outlook, Upstream, Watcher},
+    queue::{Outlook, Upstream},
     sync::{Mutex, MutexGuard, atomic::AtomicUsize},
 };
 
@@ -90,7 +90,7 @@ impl<U: Send + Sync + 'static, S: UpdateSink<U>> UpdateConsumer<U> for SinkConsu
     type Error = BoxError;
 
     fn consume(&self, update: Delivery<U>) -> impl Future<Output = Result<(), BoxError>> + Send {
-        // In the call, not at the first poll: the queue counts on it when it is told of that.
+        // In the call, not at the first poll: with one worker, in the order of the starts.
         self.0.offer(update)
     }
 }
@@ -113,7 +113,7 @@ impl<U, S> Handover<U, S> {
         }
     }
 
-    /// Changes the state of the run; whatever the driver waits for, it looks again.
+    /// Changes the state of the run, and wakes the driver if it waits.
     fn set(&self, change: impl FnOnce(&mut State<U, S>)) {
         let mut state = self.lock();
         change(&mut state);
@@ -164,7 +164,7 @@ impl<U: Send + Sync + 'static, S: UpdateSink<U>> Handover<U, S> {
 
 impl<U, S> State<U, S> {
     /// Whether to wait for more offers before a group is taken. If so, the driver is woken when it has
-    /// to ask again. What is returned beside is to be dropped outside of the lock.
+    /// to ask again. The second value has to be dropped outside of the lock.
     pub(super) fn outlook(
         &mut self,
         max: usize,
@@ -174,9 +174,8 @@ impl<U, S> State<U, S> {
         let gathered = self.offers.len();
         let (outlook, watcher) = match &self.run {
             Some(run) if (1..max).contains(&gathered) => {
-                let watcher = Watcher::new(driver.clone(), Arc::clone(&run.open));
                 let lingers = lingers && !run.flushing;
-                run.upstream.outlook(gathered, lingers, watcher)
+                run.upstream.outlook(gathered, lingers, driver, &run.open)
             }
             Some(run) => (Outlook::Never, run.upstream.forget()),
             None => (Outlook::Never, None),
