@@ -7,7 +7,7 @@ use crate::{
     Runner, Runtime, SinkOptions, SourceOptions, Undecodable, UpdateConsumer, UpdateFetcher,
     UpdateSink,
     queue::QueueParts,
-    update_sink::{Gathering, SinkConsumer},
+    sink::{Gathering, SinkConsumer},
 };
 
 /// What a bot is made of: an API to poll and a handler for its updates.

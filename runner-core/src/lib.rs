@@ -42,26 +42,21 @@
 mod bot;
 mod consume;
 mod current;
-mod delivery;
 mod fetcher;
-mod get_updates;
-mod key;
 mod panics;
-mod policy;
 mod queue;
 mod runner;
 mod runtime;
 #[cfg(all(test, shuttle))]
 mod schedules;
+mod sink;
 mod source;
 pub mod supply;
 mod sync;
 #[cfg(feature = "test-util")]
 pub mod testing;
-mod ticket;
 mod timer;
 mod trace;
-mod update_sink;
 
 #[doc(inline)]
 pub use self::supply::{
@@ -69,12 +64,11 @@ pub use self::supply::{
 };
 pub use self::{
     bot::Bot,
-    consume::{BoxConsumer, HandlerOutput, UpdateConsumer},
-    delivery::Delivery,
-    fetcher::{FetchOptions, RepeatedUpdates, UpdateFetcher},
-    get_updates::{GetUpdates, UpdatesRequest},
-    key::{Key, Value},
-    policy::{Cause, ErrorPolicy, Failure, SkipFailed, Undecodable, Verdict},
+    consume::{
+        BoxConsumer, Cause, Delivery, ErrorPolicy, Failure, HandlerOutput, Key, SkipFailed,
+        Undecodable, UpdateConsumer, Value, Verdict,
+    },
+    fetcher::{FetchOptions, GetUpdates, RepeatedUpdates, UpdateFetcher, UpdatesRequest},
     queue::{
         AnySink, Batch, Concurrent, Counters, DecayingQueue, InFlight, LateHandler, LatencySummary,
         Progress, QueueBuilder, QueueClosed, QueueFault, QueueReport, QueueStats, Room, Sequential,
@@ -85,8 +79,8 @@ pub use self::{
         StartError, Stats, Stopped,
     },
     runtime::{BoxFuture, Runtime, RuntimeExt},
+    sink::{BoxSink, Lease, SinkError, UpdateSink},
     source::{Backoff, RetryPolicy, Source, SourceError, SourceHandle, SourceOptions},
-    update_sink::{BoxSink, Lease, SinkError, UpdateSink},
 };
 
 // The code of the README is compiled with the other examples.

@@ -2,6 +2,7 @@
 
 mod batch_limit;
 mod early;
+mod get_updates;
 mod long_poll;
 mod options;
 mod position;
@@ -21,10 +22,13 @@ use self::{
     long_poll::LongPoll,
     position::{CloseStep, Position},
 };
-pub use self::{options::FetchOptions, repeated::RepeatedUpdates};
+pub use self::{
+    get_updates::{GetUpdates, UpdatesRequest},
+    options::FetchOptions,
+    repeated::RepeatedUpdates,
+};
 use crate::{
-    Closing, Confirmation, Conflict, GetUpdates, Runtime, RuntimeExt, SupplyError, UpdateSupplier,
-    UpdatesRequest,
+    Closing, Confirmation, Conflict, Runtime, RuntimeExt, SupplyError, UpdateSupplier,
     panics::discard,
     trace::{debug, info},
 };

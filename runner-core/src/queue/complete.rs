@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use super::ticket::Ticket;
 use super::{
     effects::Effects,
     entry::{Entry, State as Is},
@@ -9,7 +10,6 @@ use super::{
     outcome::{Counters, Ending, Fault, Outcome, Unfinished},
     state::{Phase, State},
 };
-use crate::ticket::Ticket;
 
 /// What became of the updates that have left.
 pub(super) struct Completion<U> {

@@ -3,7 +3,7 @@
 use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
 use super::{key_order::KeyLinks, mailbox::Mailbox, outcome::Unfinished};
-use crate::{Cause, Delivery, delivery::Item, ticket::Ticket};
+use crate::{Cause, Delivery, consume::Item, queue::Ticket};
 
 /// One held update.
 pub(super) struct Entry<U> {

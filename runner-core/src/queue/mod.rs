@@ -33,6 +33,7 @@ mod ready;
 mod shared;
 mod shutdown;
 mod state;
+mod ticket;
 mod timers;
 mod upstream;
 mod waiters;
@@ -55,6 +56,7 @@ pub(crate) use self::{
     options::{Limits, MAX_BATCH},
     outcome::{Attempted, Fault, Unfinished},
     shared::QueueShared,
+    ticket::Ticket,
     upstream::{Outlook, Upstream},
     waiters::{WaiterId, Waiters},
 };

@@ -27,8 +27,8 @@ use super::{
 };
 use crate::{
     Cause,
-    delivery::{DeliveryControl, Item},
-    ticket::Ticket,
+    consume::{DeliveryControl, Item},
+    queue::Ticket,
 };
 
 #[derive(Clone, Debug)]

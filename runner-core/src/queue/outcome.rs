@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
 
-use crate::{Cause, Closing, delivery::Item};
+use crate::{Cause, Closing, consume::Item};
 
 /// How one attempt ended.
 #[derive(Debug)]

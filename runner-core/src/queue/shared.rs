@@ -24,13 +24,13 @@ use super::{
 };
 use crate::{
     BoxFuture, Cause, Runtime, UpdateConsumer,
-    delivery::{DeliveryControl, Item},
+    consume::{DeliveryControl, Item},
     panics::{discard, guarded},
+    queue::Ticket,
     sync::{
         Mutex, MutexGuard,
         atomic::{AtomicBool, Ordering},
     },
-    ticket::Ticket,
     timer::ResettableTimer,
     trace::warn,
 };

@@ -1,5 +1,6 @@
 //! How the queue ends: by a stop, at a limit, by itself, or with its runtime.
 
+use super::ticket::Ticket;
 use super::{
     effects::Effects,
     entry::State as Is,
@@ -8,7 +9,6 @@ use super::{
     outcome::{Ending, Fault},
     state::{Phase, State},
 };
-use crate::ticket::Ticket;
 
 impl<U> State<U> {
     /// Stops intake. What is held still starts; what waits for a retry is tried at once.

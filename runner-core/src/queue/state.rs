@@ -37,7 +37,7 @@ use super::{
     waiters::Waiters,
     workers::Workers,
 };
-use crate::{Cause, Delivery, delivery::Item, ticket::Ticket};
+use crate::{Cause, Delivery, consume::Item, queue::Ticket};
 
 /// All updates that the queue holds.
 pub(super) struct State<U> {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::effects::Wakers;
-use crate::{Delivery, ticket::Ticket};
+use crate::{Delivery, queue::Ticket};
 
 /// Points in time, each with the update that is due then.
 #[derive(Debug, Default)]

@@ -23,7 +23,7 @@ use crate::{
     BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
     current::{self, RunId},
     panics::{discard, guarded},
-    ticket::Ticket,
+    queue::Ticket,
     trace::error,
 };
 

@@ -12,7 +12,7 @@ use super::{
     control::RunPhase,
     run::{GRACE, RunContext},
 };
-use crate::{RuntimeExt, update_sink::Gathering};
+use crate::{RuntimeExt, sink::Gathering};
 
 impl<U: Send + Sync + 'static> RunContext<'_, U> {
     /// Never ends; closes the sink when it is dropped.

@@ -28,8 +28,8 @@ use crate::{
     SourceOptions, UpdateConsumer, UpdateSink, UpdateSupplier,
     panics::discard,
     queue::{DecayingQueue, QueueParts},
+    sink::{Gathering, SinkConsumer},
     trace::{Chain, error, info, warn},
-    update_sink::{Gathering, SinkConsumer},
 };
 
 /// Fetches updates from a supplier and hands them to a consumer, until it is stopped or the supplier

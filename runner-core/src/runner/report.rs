@@ -3,8 +3,8 @@
 use std::{error::Error, fmt, io, num::NonZeroU32, sync::Arc, time::Duration};
 
 use crate::{
-    Cause, Confirmation, Counters, Delivery, LatencySummary, SourceError,
-    queue::Unfinished as Unsettled, ticket::Ticket, trace::Chain,
+    Cause, Confirmation, Counters, Delivery, LatencySummary, SourceError, queue::Ticket,
+    queue::Unfinished as Unsettled, trace::Chain,
 };
 
 /// What became of the updates of one run.

@@ -19,8 +19,8 @@ use crate::{
     Closing, Confirmation, RuntimeExt, Source, SourceError, UpdateSupplier,
     current::{self, RunId},
     queue::{Fault, QueueShared, Unfinished},
+    sink::Gathering,
     trace::{Chain, debug, warn},
-    update_sink::Gathering,
 };
 
 /// How long cancelled handlers have to reach a point where they wait.

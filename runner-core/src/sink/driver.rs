@@ -9,8 +9,8 @@ use super::{
 };
 use crate::{
     BoxError, BoxFuture, RuntimeExt,
+    consume::Panicked,
     panics::{discard, guarded},
-    policy::Panicked,
     queue::Outlook,
     runtime::yield_now,
 };

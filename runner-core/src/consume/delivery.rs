@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::ticket::Ticket;
+use crate::queue::Ticket;
 
 /// One update, and what the handler may ask about its own run.
 ///

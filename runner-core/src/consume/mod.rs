@@ -1,5 +1,9 @@
 //! Where updates go: [`UpdateConsumer`], closures as consumers, and the boxed twin.
 
+mod delivery;
+mod key;
+mod policy;
+
 use std::{
     fmt,
     pin::Pin,
@@ -9,7 +13,16 @@ use std::{
 use async_trait::async_trait;
 use pin_project_lite::pin_project;
 
-use crate::{BoxError, Delivery};
+pub use self::{
+    delivery::Delivery,
+    key::{Key, Value},
+    policy::{Cause, ErrorPolicy, Failure, SkipFailed, Undecodable, Verdict},
+};
+pub(crate) use self::{
+    delivery::{DeliveryControl, Item},
+    policy::Panicked,
+};
+use crate::BoxError;
 
 /// Handles one update. Shared by all tasks.
 ///
