@@ -181,6 +181,31 @@ impl<U: fmt::Debug> fmt::Debug for Delivery<U> {
 impl<U> BatchSlice<U> {
     const MAX: usize = 16;
 
+    /// Splits a batch into slices, in order.
+    pub(crate) fn split(batch: Vec<U>, control: &Weak<dyn DeliveryControl>) -> Vec<Arc<Self>> {
+        let mut slices = Vec::with_capacity(batch.len().div_ceil(Self::MAX));
+        let mut rest = batch.into_iter();
+        loop {
+            let updates = match rest.len().min(Self::MAX) {
+                0 => return slices,
+                1 => rest
+                    .next()
+                    .map_or_else(|| Updates::Many([].into()), Updates::One),
+                count => Updates::Many(rest.by_ref().take(count).collect()),
+            };
+            let control = Some(control.clone());
+            slices.push(Arc::new(Self { control, updates }));
+        }
+    }
+
+    /// How many updates it has, at most 16.
+    pub(crate) fn len(&self) -> u8 {
+        match &self.updates {
+            Updates::One(_) => 1,
+            Updates::Many(updates) => updates.len() as u8,
+        }
+    }
+
     fn get(&self, index: u8) -> &U {
         match &self.updates {
             Updates::One(update) => update,
@@ -190,26 +215,8 @@ impl<U> BatchSlice<U> {
 }
 
 impl<U> Item<U> {
-    /// The updates of a batch, in order.
-    pub(crate) fn split(batch: Vec<U>, control: &Weak<dyn DeliveryControl>) -> Vec<Self> {
-        let mut items = Vec::with_capacity(batch.len());
-        let mut rest = batch.into_iter();
-        loop {
-            let count = rest.len().min(BatchSlice::<U>::MAX);
-            let updates = match count {
-                0 => return items,
-                1 => rest
-                    .next()
-                    .map_or_else(|| Updates::Many([].into()), Updates::One),
-                _ => Updates::Many(rest.by_ref().take(count).collect()),
-            };
-            let control = Some(control.clone());
-            let slice = Arc::new(BatchSlice { control, updates });
-            items.extend((0..count as u8).map(|index| Self {
-                slice: Arc::clone(&slice),
-                index,
-            }));
-        }
+    pub(crate) fn new(slice: Arc<BatchSlice<U>>, index: u8) -> Self {
+        Self { slice, index }
     }
 
     pub(crate) fn get(&self) -> &U {

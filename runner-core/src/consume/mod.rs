@@ -19,7 +19,7 @@ pub use self::{
     policy::{Cause, ErrorPolicy, Failure, SkipFailed, Undecodable, Verdict},
 };
 pub(crate) use self::{
-    delivery::{DeliveryControl, Item},
+    delivery::{BatchSlice, DeliveryControl, Item},
     policy::Panicked,
 };
 use crate::BoxError;

@@ -1,6 +1,6 @@
 //! The one place where an update leaves the queue.
 
-use std::time::Instant;
+use std::{num::NonZeroU32, time::Instant};
 
 use super::ticket::Ticket;
 use super::{
@@ -8,8 +8,9 @@ use super::{
     entry::{Entry, State as Is},
     latency::Latencies,
     outcome::{Counters, Ending, Fault, Outcome, Unfinished},
-    state::{Phase, State},
+    state::{Phase, Started, State},
 };
+use crate::consume::Item;
 
 /// What became of the updates that have left.
 pub(super) struct Completion<U> {
@@ -38,6 +39,25 @@ impl<U> Completion<U> {
     pub(super) fn abandon(&mut self, entry: &Entry<U>, unresponsive: bool) {
         self.counters.abandoned += 1;
         self.abandoned.push(entry.to_unfinished(unresponsive));
+    }
+
+    fn measure(&mut self, arrived: Instant, measured: Option<(Instant, u64)>) {
+        if let Some((now, weight)) = measured {
+            let age = now.saturating_duration_since(arrived);
+            self.latencies.record(age, weight);
+        }
+    }
+
+    /// Lists an update as abandoned that has no entry.
+    pub(super) fn abandon_new(&mut self, item: Item<U>, id: u64) {
+        self.counters.abandoned += 1;
+        self.abandoned.push(Unfinished {
+            item,
+            id,
+            attempt: NonZeroU32::MIN,
+            started: false,
+            unresponsive: false,
+        });
     }
 }
 
@@ -84,6 +104,41 @@ impl<U> State<U> {
         self.leave(ticket, ending, measured, effects);
     }
 
+    /// The short form of [`complete`](Self::complete) and [`start`](Self::start): an update without keys
+    /// has finished, and the next one, without keys as well, takes over its entry and its slot. Without it,
+    /// a handler that does nothing takes 1.3 times as long.
+    ///
+    /// Returns the update that has left, to be dropped outside the lock. `None` if there is more to do; then
+    /// nothing has changed.
+    pub(super) fn replace(
+        &mut self,
+        ticket: Ticket,
+        measured: Option<(Instant, u64)>,
+    ) -> Option<(Started<U>, Item<U>)> {
+        let entry = &mut self.entries[ticket.index as usize];
+        let exceeded = self.workers.running > self.workers.concurrency;
+        if exceeded
+            || self.phase == Phase::Halted
+            || self.phase == Phase::Closed
+            || !entry.is_plain()
+        {
+            return None;
+        }
+        let new = self.ready.pop_new()?;
+        self.completion.counters.finished += 1;
+        self.completion.measure(entry.arrived, measured);
+        self.intake.let_go(entry.bytes);
+        self.starts += 1;
+        let last = std::mem::replace(&mut entry.item, new.item);
+        (entry.id, entry.arrived, entry.bytes) = (new.id, new.arrived, new.bytes);
+        (entry.redelivered, entry.suspended) = (false, false);
+        let started = Started {
+            ticket: entry.ticket(ticket.index),
+            update: Ok(entry.deliver(ticket.index)),
+        };
+        Some((started, last))
+    }
+
     /// Counts an update, releases its keys, and forgets it.
     pub(super) fn leave(
         &mut self,
@@ -100,10 +155,7 @@ impl<U> State<U> {
         }
         // One that was reported as unresponsive has been counted.
         if !entry.reported {
-            if let Some((now, weight)) = measured {
-                let age = now.saturating_duration_since(entry.arrived);
-                self.completion.latencies.record(age, weight);
-            }
+            self.completion.measure(entry.arrived, measured);
             if ending == Ending::Abandoned {
                 self.completion.abandon(&entry, false);
             } else {

@@ -14,7 +14,7 @@ pub(super) struct Effects<U> {
     /// An update that has left the queue: its destructor is code of the user.
     pub(super) update: Option<Item<U>>,
     /// A fault that nobody will read: its error has a destructor, too.
-    pub(super) fault: Option<Fault>,
+    pub(super) fault: Option<Box<Fault>>,
     /// Handlers that go on after their timeout, to be logged and told to the callback.
     pub(super) late: Vec<LateHandler<U>>,
 }

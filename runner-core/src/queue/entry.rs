@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroU32, sync::Arc, time::Instant};
 
-use super::{key_order::KeyLinks, mailbox::Mailbox, outcome::Unfinished};
+use super::{key_order::KeyLinks, mailbox::Mailbox, outcome::Unfinished, ready::New};
 use crate::{Cause, Delivery, consume::Item, queue::Ticket};
 
 /// One held update.
@@ -68,6 +68,39 @@ pub(super) enum Late {
 }
 
 impl<U> Entry<U> {
+    /// Of an update that may start.
+    pub(super) fn new(new: New<U>, handled: bool) -> Self {
+        Self {
+            item: new.item,
+            id: new.id,
+            arrived: new.arrived,
+            state: State::Ready,
+            attempt: NonZeroU32::MIN,
+            handled,
+            redelivered: handled,
+            detached: false,
+            reported: false,
+            last_attempt: false,
+            suspended: false,
+            timed: false,
+            deadline: None,
+            keys: KeyLinks::NONE,
+            blocked_by: 0,
+            bytes: new.bytes,
+            worker: None,
+            refused: None,
+        }
+    }
+
+    /// Whether nothing has happened to it but that it was started, and it has neither keys nor a timeout.
+    pub(super) fn is_plain(&self) -> bool {
+        self.state == State::Running
+            && self.keys == KeyLinks::NONE
+            && self.attempt == NonZeroU32::MIN
+            && self.deadline.is_none()
+            && !self.reported
+    }
+
     pub(super) fn ticket(&self, index: u32) -> Ticket {
         Ticket { id: self.id, index }
     }

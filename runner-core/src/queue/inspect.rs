@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    Counters, LatencySummary, QueueShared,
+    Counters, LatencySummary, QueueShared, Ticket,
     entry::{Entry, Late, State},
 };
 use crate::{
@@ -148,6 +148,22 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
                 }
             })
             .collect();
+        held.extend(state.ready.each_new().map(|new| {
+            // It has no entry yet, so this is not told of its deadline.
+            let ticket = Ticket {
+                id: new.id,
+                ..Ticket::NONE
+            };
+            InFlight {
+                id: new.id,
+                update: new.item.deliver(NonZeroU32::MIN, false, ticket),
+                progress: Progress::Ready,
+                age: now.saturating_duration_since(new.arrived),
+                attempt: NonZeroU32::MIN,
+                keys: Vec::new(),
+                waits_for: Vec::new(),
+            }
+        }));
         drop(state);
         held.sort_unstable_by_key(|held| held.id);
         // Keys come from code of the user, so they are named outside the lock.

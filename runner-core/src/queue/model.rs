@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     Cause,
-    consume::{DeliveryControl, Item},
+    consume::{BatchSlice, DeliveryControl, Item},
     queue::Ticket,
 };
 
@@ -262,7 +262,8 @@ struct Update {
     _theirs: Theirs,
 }
 
-struct Nobody;
+/// Control of nothing.
+pub(super) struct Nobody;
 
 impl DeliveryControl for Nobody {
     fn deadline(&self, _: Ticket) -> Option<Instant> {
@@ -446,13 +447,21 @@ impl Bench {
             id,
             _theirs: Theirs,
         };
-        self.state.intake.replayed.push_back(handled);
-        for item in Item::split(vec![update], &nobody) {
-            let keys = match refused {
-                true => Err(Cause::Panic("no key".into())),
-                false => Ok(keys),
-            };
-            self.state.arrive(item, Arrival { keys, bytes }, self.now);
+        if handled {
+            self.state.intake.replayed.push_back(true);
+        }
+        let refused = refused && self.keyed;
+        for slice in BatchSlice::split(vec![update], &nobody) {
+            if self.keyed {
+                let keys = match refused {
+                    true => Err(Cause::Panic("no key".into())),
+                    false => Ok(keys),
+                };
+                let arrival = Arrival { keys, bytes };
+                self.state.arrive(Item::new(slice, 0), arrival, self.now);
+            } else {
+                self.state.arrive_free(slice, bytes, self.now);
+            }
         }
         let crowded = self.limits.max_waiting_per_key.is_some_and(|limit| {
             keys.iter().any(|key| {
@@ -678,14 +687,25 @@ impl Bench {
         let mut effects = Effects::default();
         self.tasks[task].mailbox.clear();
         let state = &mut self.state;
-        state.complete(ticket, outcome, Some((now, 1)), &mut effects);
+        let (measured, done) = (Some((now, 1)), matches!(outcome, Outcome::Done));
+        let may_go_on = !pause && state.workers.may_go_on(&mut permit);
         let mut started = None;
-        if pause {
-            let startable = state.startable();
-            state.workers.pause(startable, &mut permit);
-        } else if state.workers.may_go_on(&mut permit) {
-            started = state.start(&mut permit);
-            assert!(started.is_some() || !permit);
+        if may_go_on && done {
+            let replaced = state.replace(ticket, measured);
+            started = replaced.map(|(started, last)| {
+                self.later.push(Box::new(last));
+                started
+            });
+        }
+        if started.is_none() {
+            state.complete(ticket, outcome, measured, &mut effects);
+            if may_go_on {
+                started = state.start(&mut permit);
+                assert!(started.is_some() || !permit);
+            } else if pause {
+                let startable = state.startable();
+                state.workers.pause(startable, &mut permit);
+            }
         }
         assert!(
             started.is_none() || permit || !strict,
@@ -699,11 +719,9 @@ impl Bench {
 
     fn extend(&mut self, id: u64, by: u64) {
         let index = self.state.entries.iter();
-        let index = index
-            .filter(|(_, entry)| entry.id == id)
-            .map(|(index, _)| index as u32)
-            .next()
-            .expect("it is held");
+        // One that has no entry yet has no place either.
+        let mut index = index.filter(|(_, entry)| entry.id == id);
+        let index = index.next().map_or(u32::MAX, |(index, _)| index as u32);
         let (now, until) = (self.now, self.now + ms(by));
         let mut wakers = Wakers::default();
         let answer = self
@@ -928,7 +946,7 @@ impl Bench {
             assert_eq!(entry.attempt.get(), held.attempt);
         }
         let state = &self.state;
-        assert_eq!(state.entries.len(), self.held.len());
+        assert_eq!(state.len(), self.held.len());
         assert_eq!(state.workers.running, self.running());
         assert_eq!(state.workers.detached, self.detached());
         let deciding =

@@ -6,6 +6,7 @@ use std::{
     fmt,
     future::poll_fn,
     num::NonZeroUsize,
+    ops::Range,
     sync::{Arc, PoisonError, Weak},
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ use super::{
 };
 use crate::{
     BoxFuture, Cause, Runtime, UpdateConsumer,
-    consume::{DeliveryControl, Item},
+    consume::{BatchSlice, DeliveryControl, Item},
     panics::{discard, guarded},
     queue::Ticket,
     sync::{
@@ -83,29 +84,37 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         // All of this is code of the user or takes memory, so it happens before the lock is taken.
         let keyed = self.keys_of(&batch);
         let sizes = self.sizes_of(&batch);
-        let items = Item::split(batch, &self.control);
+        let slices = BatchSlice::split(batch, &self.control);
         let mut effects = Effects::default();
-        let mut items = items.into_iter().enumerate().peekable();
-        loop {
-            // Not for the whole batch: that takes so long that whoever waits is put to sleep by the kernel.
-            let mut state = self.lock();
-            for (index, item) in items.by_ref().take(ADDED_AT_ONCE) {
-                let arrival = Arrival {
-                    keys: keyed.of(index),
-                    bytes: sizes.of(index),
-                };
-                state.arrive(item, arrival, arrived);
-            }
-            state.arriving = items.peek().is_some();
-            if !state.arriving {
-                state.notify(&mut effects);
-                state.wake_watcher(&mut effects.wakers);
-                let room = state.room(scarce);
+        let mut first = 0;
+        let mut state = self.lock();
+        for slice in slices {
+            let count = usize::from(slice.len());
+            if let Some(keyed) = &keyed {
+                for index in 0..count {
+                    let arrival = Arrival {
+                        keys: keyed.of(first + index),
+                        bytes: sizes.of(first + index),
+                    };
+                    state.arrive(Item::new(Arc::clone(&slice), index as u8), arrival, arrived);
+                }
+                // A whole batch with keys takes so long that whoever waits for the lock is put to sleep.
+                state.arriving = true;
                 drop(state);
-                self.apply(effects);
-                return room;
+                state = self.lock();
+            } else {
+                // They share their memory, so they share its size.
+                state.arrive_free(slice, sizes.mean(first..first + count), arrived);
             }
+            first += count;
         }
+        state.arriving = false;
+        state.notify(&mut effects);
+        state.wake_watcher(&mut effects.wakers);
+        let room = state.room(scarce);
+        drop(state);
+        self.apply(effects);
+        room
     }
 
     /// How many updates to add, once there is enough room. `None` if nothing may be added any more.
@@ -131,21 +140,19 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
 
     /// How many updates are held.
     pub(super) fn len(&self) -> usize {
-        self.lock().entries.len()
+        self.lock().len()
     }
 
     /// Resolves when nothing is held.
     pub(crate) async fn idle(&self) {
-        self.wait(Interest::Idle, |state| {
-            state.entries.is_empty().then_some(())
-        })
-        .await;
+        self.wait(Interest::Idle, |state| (state.len() == 0).then_some(()))
+            .await;
     }
 
     /// Resolves when the queue was stopped and nothing is held.
     pub(super) async fn ended(&self) {
         self.wait(Interest::Idle, |state| {
-            (state.phase != Phase::Open && state.entries.is_empty()).then_some(())
+            (state.phase != Phase::Open && (state.len() == 0)).then_some(())
         })
         .await;
     }
@@ -317,11 +324,9 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
     }
 
     /// Calls the key function for a batch.
-    fn keys_of(&self, batch: &[U]) -> BatchKeys {
+    fn keys_of(&self, batch: &[U]) -> Option<BatchKeys> {
+        let keys = self.parts.keys.as_ref()?;
         let mut keyed = BatchKeys::default();
-        let Some(keys) = &self.parts.keys else {
-            return keyed;
-        };
         keyed.ends.reserve(batch.len());
         // One guard for all, until one panics.
         while keyed.ends.len() < batch.len() {
@@ -339,7 +344,7 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
                 keyed.ends.push(first);
             }
         }
-        keyed
+        Some(keyed)
     }
 
     /// Calls the size function for a batch. An update whose size cannot be told counts as its type.
@@ -354,9 +359,6 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         BatchSizes { one, each }
     }
 }
-
-/// How many updates are added in one critical section.
-const ADDED_AT_ONCE: usize = 16;
 
 fn clamp(size: usize) -> u32 {
     u32::try_from(size).unwrap_or(u32::MAX)
@@ -386,7 +388,7 @@ impl<U: Send + Sync + 'static> fmt::Debug for QueueShared<U> {
         f.debug_struct("DecayingQueue")
             .field("phase", &state.phase)
             .field("in_flight", &state.workers.running)
-            .field("held", &state.entries.len())
+            .field("held", &state.len())
             .finish_non_exhaustive()
     }
 }
@@ -395,7 +397,7 @@ impl<U: Send + Sync + 'static> fmt::Debug for QueueShared<U> {
 #[derive(Default)]
 struct BatchKeys {
     hashes: Vec<u64>,
-    /// Where the keys of each update end. Empty if updates have no keys.
+    /// Where the keys of each update end.
     ends: Vec<usize>,
     /// Updates whose key function panicked, with the text. In order, and seldom any.
     refused: Vec<(usize, Arc<str>)>,
@@ -403,9 +405,7 @@ struct BatchKeys {
 
 impl BatchKeys {
     fn of(&self, index: usize) -> Result<&[u64], Cause> {
-        let Some(&end) = self.ends.get(index) else {
-            return Ok(&[]);
-        };
+        let end = self.ends[index];
         let refused = self
             .refused
             .binary_search_by_key(&index, |(index, _)| *index);
@@ -427,6 +427,13 @@ struct BatchSizes {
 impl BatchSizes {
     fn of(&self, index: usize) -> u32 {
         self.each.as_ref().map_or(self.one, |each| each[index])
+    }
+
+    fn mean(&self, range: Range<usize>) -> u32 {
+        let count = range.len().max(1);
+        let sum = |each: &[u32]| each.iter().map(|size| *size as usize).sum::<usize>();
+        let each = self.each.as_ref();
+        each.map_or(self.one, |each| clamp(sum(&each[range]) / count))
     }
 }
 

@@ -7,6 +7,7 @@ use super::{
     key_order::{KeyLinks, KeyOrder},
     mailbox::Command,
     outcome::{Ending, Fault},
+    ready::{New, Ready},
     state::{Phase, State},
 };
 
@@ -89,7 +90,7 @@ impl<U> State<U> {
         if self.completion.fault.is_none() {
             self.completion.fault = Some(fault);
         } else {
-            effects.fault = Some(fault);
+            effects.fault = Some(Box::new(fault));
         }
         // Once: every task of a runtime that is gone comes here.
         if !self.is_over() {
@@ -102,7 +103,14 @@ impl<U> State<U> {
 
     /// Lists every update that has not been started, or waits for a retry, as abandoned.
     fn abandon_unstarted(&mut self) {
-        self.ready.clear();
+        let ready = std::mem::replace(&mut self.ready, Ready::new());
+        for New {
+            item, id, bytes, ..
+        } in ready.each_new()
+        {
+            self.intake.let_go(bytes);
+            self.completion.abandon_new(item, id);
+        }
         self.intake.clear_waiting();
         // The order is of no further use: nothing starts after this.
         self.keys = KeyOrder::new(false);

@@ -16,7 +16,7 @@
 //! time takes `now`. Each event adds to the [`Effects`], which are carried out after the lock is released.
 
 use std::{
-    num::{NonZeroU32, NonZeroUsize},
+    num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -28,23 +28,27 @@ use super::{
     effects::{Effects, Wakers},
     entry::{Entry, Late, State as Is},
     intake::{Arrival, Intake},
-    key_order::{KeyLinks, KeyOrder},
+    key_order::KeyOrder,
     mailbox::{Command, Mailbox},
     options::{AfterTimeout, Limits, Mode},
-    ready::Ready,
+    ready::{New, Next, Ready},
     timers::{LateHandler, Timers, far_future},
     upstream::Watcher,
     waiters::Waiters,
     workers::Workers,
 };
-use crate::{Cause, Delivery, consume::Item, queue::Ticket};
+use crate::{
+    Cause, Delivery,
+    consume::{BatchSlice, Item},
+    queue::Ticket,
+};
 
 /// All updates that the queue holds.
 pub(super) struct State<U> {
     pub(super) entries: Slab<Entry<U>>,
     pub(super) intake: Intake,
     pub(super) keys: KeyOrder,
-    pub(super) ready: Ready,
+    pub(super) ready: Ready<U>,
     pub(super) timers: Timers,
     pub(super) workers: Workers,
     pub(super) completion: Completion<U>,
@@ -119,7 +123,7 @@ impl<U> State<U> {
             entries: Slab::new(),
             intake: Intake::new(&limits),
             keys: KeyOrder::new(limits.max_waiting_per_key.is_some()),
-            ready: Ready::default(),
+            ready: Ready::new(),
             timers: Timers::default(),
             workers: Workers::new(&limits),
             completion: Completion::new(),
@@ -154,26 +158,14 @@ impl<U> State<U> {
             },
         };
         let handled = self.intake.replayed.pop_front().unwrap_or(false);
-        let mut entry = Entry {
+        let new = New {
             item,
             id,
             arrived: now,
-            state: Is::Ready,
-            attempt: NonZeroU32::MIN,
-            handled,
-            redelivered: handled,
-            detached: false,
-            reported: false,
-            last_attempt: false,
-            suspended: false,
-            timed: false,
-            deadline: None,
-            keys: KeyLinks::NONE,
-            blocked_by: 0,
             bytes: arrival.bytes,
-            worker: None,
-            refused,
         };
+        let mut entry = Entry::new(new, handled);
+        entry.refused = refused;
         if self.is_over() {
             // The list keeps the update alive, so no destructor runs here.
             self.completion.abandon(&entry, false);
@@ -197,6 +189,25 @@ impl<U> State<U> {
         self.entries.insert(entry);
     }
 
+    /// The updates of a slice are added, which have no keys and so many bytes each. As
+    /// [`arrive`](Self::arrive) for each of them, but they get an entry only when they start.
+    pub(super) fn arrive_free(&mut self, slice: Arc<BatchSlice<U>>, bytes: u32, now: Instant) {
+        let plain = self.limits.mode != Mode::Sequential && self.intake.replayed.is_empty();
+        if self.is_over() || !plain {
+            for index in 0..slice.len() {
+                let keys = Ok(&[][..]);
+                let item = Item::new(Arc::clone(&slice), index);
+                self.arrive(item, Arrival { keys, bytes }, now);
+            }
+            return;
+        }
+        let id = self.completion.counters.supplied;
+        let count = slice.len();
+        self.completion.counters.supplied += u64::from(count);
+        self.intake.hold(u32::from(count) * bytes);
+        self.ready.push_slice(slice, id, now, bytes);
+    }
+
     /// A worker takes the next update. If there is none, it gives up its permit: both in one critical
     /// section, or an update that arrives in between would be stranded.
     pub(super) fn start(&mut self, permit: &mut bool) -> Option<Started<U>> {
@@ -204,7 +215,13 @@ impl<U> State<U> {
             self.workers.give_up_permit(permit);
             return None;
         }
-        let index = self.ready.pop().expect("an update is startable");
+        let index = match self.ready.pop().expect("an update is startable") {
+            Next::Entry(index) => index,
+            Next::New(new) => {
+                let index = self.entries.insert(Entry::new(new, false));
+                u32::try_from(index).expect("fewer than 2^32 are held")
+            }
+        };
         self.workers.running += 1;
         self.starts += 1;
         let entry = &mut self.entries[index as usize];
@@ -451,7 +468,7 @@ impl<U> State<U> {
         }
         let over = self.phase != Phase::Open;
         let (room, choked) = (self.room(false).is_some(), self.intake.is_choked());
-        let idle = self.entries.is_empty();
+        let idle = self.len() == 0;
         if room || choked || idle || over {
             self.waiters.take(
                 |interest| match interest {
@@ -485,7 +502,12 @@ impl<U> State<U> {
             return None;
         }
         let (slots, ready) = (self.workers.free_slots(), self.ready.len());
-        self.intake.room(slots, ready, self.entries.len(), scarce)
+        self.intake.room(slots, ready, self.len(), scarce)
+    }
+
+    /// How many updates are held.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len() + self.ready.without_entry()
     }
 
     /// How many updates could start at once.

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     complete::weight,
-    effects::Effects,
+    effects::{Effects, Wakers},
     mailbox::{Command, Mailbox},
     outcome::{Ending, Outcome},
     shared::QueueShared,
@@ -206,24 +206,37 @@ impl<U: Send + Sync + 'static> Worker<U> {
         if pause {
             self.budget = BUDGET;
         }
-        let mut effects = Effects::default();
         let mut state = self.shared.lock();
         self.mailbox.clear();
+        let may_go_on = !pause && state.workers.may_go_on(&mut self.permit);
+        if matches!(outcome, Outcome::Done)
+            && may_go_on
+            && let Some((started, last)) = state.replace(ticket, measured)
+        {
+            let mut wakers = Wakers::default();
+            state.wake_waiters(&mut wakers);
+            drop(state);
+            wakers.wake();
+            discard(last);
+            self.stage = Stage::Handling(started.ticket);
+            return Next::Update(started);
+        }
+        let mut effects = Effects::default();
         state.complete(ticket, outcome, measured, &mut effects);
         let mut started = None;
-        if pause {
+        if may_go_on {
+            started = state.start(&mut self.permit);
+        } else if pause {
             let startable = state.startable();
             state.workers.pause(startable, &mut self.permit);
-        } else if state.workers.may_go_on(&mut self.permit) {
-            started = state.start(&mut self.permit);
         }
+        state.notify(&mut effects);
         let next = if pause && self.permit {
             self.stage = Stage::Searching;
             Next::Yield
         } else {
             next(started, &mut self.stage, &self.mailbox, &mut state)
         };
-        state.notify(&mut effects);
         state.wake_waiters(&mut effects.wakers);
         drop(state);
         self.shared.apply(effects);
