@@ -1,6 +1,10 @@
 //! The Bot API of one bot: [`BotApi`].
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -10,9 +14,10 @@ use serde_json::value::RawValue;
 use crate::UreqClient;
 use crate::{
     ApiError, BaseUrlError, EnvError, HttpClient, HttpErrorKind, HttpRequest, HttpResponse,
-    LimitError, Limits, Token, TokenError, base_url, env, envelope,
+    LimitError, Limits, Token, TokenError, base_url, classify, env, envelope,
     error::{Body, json_fault},
     fewer::Fewer,
+    flood::Flood,
     incoming::too_deep,
     scan::levels,
 };
@@ -129,6 +134,23 @@ impl<C: HttpClient> BotApi<C> {
         self.change(|inner| inner.limits = limits)
     }
 
+    /// How long a call may wait because of 429s, in total. Default: 60 s, which covers the limits of
+    /// one minute that the Bot API has for groups.
+    ///
+    /// A 429 says that the call had no effect and when to repeat it, so [`call`](Self::call) waits that
+    /// long and repeats it. Calls to the same chat wait as well instead of going out; without a chat,
+    /// calls of the same method do. A 429 that asks for more than what is left of this limit is
+    /// returned at once.
+    ///
+    /// [`Duration::ZERO`] returns every 429. Choose it if you retry by an error policy, or in tests on a
+    /// simulated clock: these waits follow the clock of the system.
+    ///
+    /// Polls do not count: the runner waits for them.
+    #[must_use]
+    pub fn flood_wait(self, limit: Duration) -> Self {
+        self.change(|inner| inner.flood_wait = limit)
+    }
+
     /// Calls a method and decodes its result.
     ///
     /// `params` is anything that serialises to a JSON object, such as a struct or
@@ -136,16 +158,17 @@ impl<C: HttpClient> BotApi<C> {
     /// parameters mean something else as `null` than left out: give `Option` fields
     /// `#[serde(skip_serializing_if = "Option::is_none")]`.
     ///
-    /// Nothing is retried; on a 429, [`ApiError::retry_after`] says how long to wait.
+    /// A call that gets a 429 is repeated when the server allows it, see
+    /// [`flood_wait`](Self::flood_wait). Nothing else is repeated: the call may have had its effect.
     ///
     /// # Errors
     ///
-    /// [`ApiError`]. After [`ApiError::Http`], [`ApiError::Limit`] and [`ApiError::Decode`] the call
-    /// may have had its effect.
+    /// [`ApiError`]; [`may_have_had_an_effect`](ApiError::may_have_had_an_effect) says whether it is
+    /// safe to repeat the call.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the request; the call may have had its effect.
+    /// Dropping the future ends the request, or the wait; the call may have had its effect.
     pub fn call<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -153,9 +176,10 @@ impl<C: HttpClient> BotApi<C> {
     ) -> impl Future<Output = Result<T, ApiError>> + Send {
         // Encoded at the call and not at the first poll, so that `params` need not be `Sync`.
         let request = self.request(method, params);
+        let method = method.to_owned();
         let api = self.clone();
         async move {
-            let response = api.send(request?).await?;
+            let response = api.send_patiently(&method, request?).await?;
             let result: Option<&RawValue> = envelope::open(&response, api.token())?;
             let result = result.unwrap_or(RawValue::NULL).get();
             if let Some(limit) = too_deep(levels(result), api.inner.limits.max_depth) {
@@ -182,6 +206,8 @@ impl<C: HttpClient> BotApi<C> {
                 base: base_url::CLOUD.into(),
                 is_test: false,
                 limits: Limits::default(),
+                flood: Arc::default(),
+                flood_wait: FLOOD_WAIT,
             }),
             fewer: Fewer::default(),
         }
@@ -203,6 +229,40 @@ impl<C: HttpClient> BotApi<C> {
             HttpErrorKind::TooLarge => ApiError::Limit(LimitError::Body { max }),
             _ => ApiError::Http(error),
         })
+    }
+
+    /// Sends the request, and again after every 429 that can be waited out.
+    async fn send_patiently(
+        &self,
+        method: &str,
+        request: HttpRequest,
+    ) -> Result<HttpResponse, ApiError> {
+        let flood = &self.inner.flood;
+        let mut left = self.inner.flood_wait;
+        let mut wait = async |until: Instant| -> bool {
+            let delay = until.saturating_duration_since(Instant::now());
+            let Some(rest) = left.checked_sub(delay) else {
+                return false;
+            };
+            left = rest;
+            flood.timer.sleep_until(until).await.is_ok()
+        };
+        loop {
+            while let Some(until) = flood.until(method, &request.body, Instant::now())
+                && wait(until).await
+            {}
+            let response = self.send(request.clone()).await?;
+            let Some(delay) = envelope::too_many_requests(&response, self.token()) else {
+                return Ok(response);
+            };
+            let now = Instant::now();
+            let delay = classify::delay(delay);
+            flood.refused(method, &request.body, delay, now);
+            match now.checked_add(delay) {
+                Some(until) if wait(until).await => {}
+                _ => return Ok(response),
+            }
+        }
     }
 
     pub(crate) fn current_limits(&self) -> &Limits {
@@ -247,6 +307,8 @@ struct Inner<C> {
     base: String,
     is_test: bool,
     limits: Limits,
+    flood: Arc<Flood>,
+    flood_wait: Duration,
 }
 
 impl<C> Inner<C> {
@@ -274,6 +336,7 @@ impl<C> Clone for Inner<C> {
             client: Arc::clone(&self.client),
             token: self.token.clone(),
             base: self.base.clone(),
+            flood: Arc::clone(&self.flood),
             ..*self
         }
     }
@@ -288,6 +351,9 @@ fn encode<P: Serialize + ?Sized>(params: &P) -> Result<Bytes, ApiError> {
         _ => Err(ApiError::Encode("they are not a JSON object".into())),
     }
 }
+
+/// The Bot API limits messages to a group by the minute.
+const FLOOD_WAIT: Duration = Duration::from_secs(60);
 
 /// Longer than any method's name.
 const MAX_METHOD: usize = 64;

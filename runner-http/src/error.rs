@@ -90,6 +90,22 @@ impl ApiError {
         }
     }
 
+    /// Whether the call may have had its effect in spite of the error. If not, it is safe to repeat it.
+    ///
+    /// It had none if it was refused (4xx, a 429 among them) or never sent. It may have had one if the
+    /// answer was lost or cannot be read, or if the server failed (5xx).
+    #[must_use]
+    pub fn may_have_had_an_effect(&self) -> bool {
+        match self {
+            Self::Encode(_) | Self::Method { .. } => false,
+            Self::Http(error) => error.may_have_been_sent(),
+            Self::Api { code, .. } | Self::Status { status: code, .. } => {
+                !matches!(code, 300..500) || *code == 408
+            }
+            _ => true,
+        }
+    }
+
     /// The id of the supergroup that the group became, if that is why the call failed.
     #[must_use]
     pub fn migrate_to_chat_id(&self) -> Option<i64> {

@@ -21,6 +21,7 @@ mod env;
 mod envelope;
 mod error;
 mod fewer;
+mod flood;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod get_updates;
@@ -39,6 +40,7 @@ mod strict;
 mod string;
 #[cfg(feature = "test-util")]
 pub mod testing;
+mod timer;
 mod token;
 mod update;
 mod walk;

@@ -106,6 +106,7 @@ mod guide {
         Load: "../../docs/load.md",
         Timeouts: "../../docs/timeouts.md",
         Errors: "../../docs/errors.md",
+        RetryingCalls: "../../docs/retrying-calls.md",
         Stopping: "../../docs/stopping.md",
         Conflicts: "../../docs/conflicts.md",
         Guarantees: "../../docs/guarantees.md",

@@ -180,6 +180,18 @@ impl HttpError {
     pub const fn kind(&self) -> HttpErrorKind {
         self.kind
     }
+
+    /// Whether a part of the request may have reached the server.
+    #[must_use]
+    pub const fn may_have_been_sent(&self) -> bool {
+        !matches!(
+            self.kind,
+            HttpErrorKind::Connect
+                | HttpErrorKind::ConnectTimeout
+                | HttpErrorKind::Tls
+                | HttpErrorKind::InvalidUrl
+        )
+    }
 }
 
 impl fmt::Display for HttpError {
