@@ -561,3 +561,56 @@ fn other_failures_leave_the_number_of_updates_as_it_is() {
         assert_eq!(fake.bodies()[1]["limit"], 100, "{kind:?}");
     }
 }
+
+/// What a proxy, a portal or a firewall answers instead of the Bot API.
+const PAGE: &str = "<html><h1>Not here</h1></html>";
+
+#[test]
+fn a_page_instead_of_an_answer_passes_once_the_bot_has_had_one() {
+    for status in [301, 302, 307, 400, 401, 403, 404, 405, 409, 413, 501] {
+        let fake = Fake::answering([ok("[]"), (status, PAGE.into())]);
+        let mut api = api(&fake);
+        block_on(api.get_updates(&request())).unwrap();
+        let error = SupplyError::from(block_on(api.get_updates(&request())).unwrap_err());
+        assert!(
+            matches!(error, SupplyError::Transient(_)),
+            "{status}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn any_success_of_the_bot_counts_and_clones_know_of_it() {
+    let fake = Fake::answering([ok("true"), (302, PAGE.into())]);
+    let mut polling = api(&fake);
+    let handling = polling.clone().limits(Limits::default());
+    block_on(handling.call::<bool>("close", &())).unwrap();
+    let error = SupplyError::from(block_on(polling.get_updates(&request())).unwrap_err());
+    assert!(matches!(error, SupplyError::Transient(_)), "{error:?}");
+}
+
+#[test]
+fn a_page_instead_of_the_first_answer_is_fatal_and_says_what_to_check() {
+    for status in [301, 302, 403, 404, 413] {
+        let fake = Fake::answering([(status, PAGE.into())]);
+        let error = block_on(api(&fake).get_updates(&request())).unwrap_err();
+        assert!(error.to_string().contains("base URL"), "{error}");
+        let error = SupplyError::from(error);
+        assert!(
+            matches!(error, SupplyError::Fatal(_)),
+            "{status}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_refusal_by_the_bot_api_is_fatal_at_any_time() {
+    for code in [400, 401, 403, 404] {
+        let body = json!({"ok": false, "error_code": code, "description": "no"});
+        let fake = Fake::answering([ok("[]"), (code, body.to_string())]);
+        let mut api = api(&fake);
+        block_on(api.get_updates(&request())).unwrap();
+        let error = SupplyError::from(block_on(api.get_updates(&request())).unwrap_err());
+        assert!(matches!(error, SupplyError::Fatal(_)), "{code}: {error:?}");
+    }
+}
