@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -116,7 +119,10 @@ impl<C: HttpClient> BotApi<C> {
     /// [`BaseUrlError`] if it is no address to which the token and a method can be added.
     pub fn base_url(self, url: impl AsRef<str>) -> Result<Self, BaseUrlError> {
         let base = base_url::check(url.as_ref())?;
-        Ok(self.change(|inner| inner.base = base))
+        Ok(self.change(|inner| {
+            inner.base = base;
+            inner.has_worked = Arc::default();
+        }))
     }
 
     /// Uses Telegram's test environment, whose bots and users are apart from the real ones.
@@ -180,7 +186,7 @@ impl<C: HttpClient> BotApi<C> {
         let api = self.clone();
         async move {
             let response = api.send_patiently(&method, request?).await?;
-            let result: Option<&RawValue> = envelope::open(&response, api.token())?;
+            let result = api.note(envelope::open::<&RawValue>(&response, api.token()))?;
             let result = result.unwrap_or(RawValue::NULL).get();
             if let Some(limit) = too_deep(levels(result), api.inner.limits.max_depth) {
                 return Err(ApiError::Limit(limit));
@@ -206,6 +212,7 @@ impl<C: HttpClient> BotApi<C> {
                 base: base_url::CLOUD.into(),
                 is_test: false,
                 limits: Limits::default(),
+                has_worked: Arc::default(),
                 flood: Arc::default(),
                 flood_wait: FLOOD_WAIT,
             }),
@@ -265,6 +272,17 @@ impl<C: HttpClient> BotApi<C> {
         }
     }
 
+    /// Remembers whether the Bot API has answered, and lets failures know.
+    pub(crate) fn note<T>(&self, mut outcome: Result<T, ApiError>) -> Result<T, ApiError> {
+        let known = &self.inner.has_worked;
+        match &mut outcome {
+            Ok(_) => known.store(true, Ordering::Relaxed),
+            Err(ApiError::Status { has_worked, .. }) => *has_worked = known.load(Ordering::Relaxed),
+            Err(_) => {}
+        }
+        outcome
+    }
+
     pub(crate) fn current_limits(&self) -> &Limits {
         &self.inner.limits
     }
@@ -307,6 +325,8 @@ struct Inner<C> {
     base: String,
     is_test: bool,
     limits: Limits,
+    /// Whether the Bot API has answered a call. All clones share it.
+    has_worked: Arc<AtomicBool>,
     flood: Arc<Flood>,
     flood_wait: Duration,
 }
@@ -336,6 +356,7 @@ impl<C> Clone for Inner<C> {
             client: Arc::clone(&self.client),
             token: self.token.clone(),
             base: self.base.clone(),
+            has_worked: Arc::clone(&self.has_worked),
             flood: Arc::clone(&self.flood),
             ..*self
         }

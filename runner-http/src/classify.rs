@@ -41,6 +41,12 @@ impl Class {
                 400 if is_logged_out(description) => Self::Fatal,
                 code => Self::of_code(*code, error.retry_after()),
             },
+            // A proxy, a portal or a firewall is in between, and not for long.
+            ApiError::Status {
+                status,
+                has_worked: true,
+                ..
+            } if *status != 429 => Self::Transient,
             ApiError::Status { status, .. } => Self::of_code(*status, error.retry_after()),
             ApiError::Http(error) => match error.kind() {
                 HttpErrorKind::InvalidUrl => Self::Fatal,

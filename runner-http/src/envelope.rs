@@ -27,6 +27,8 @@ where
             status: response.status,
             excerpt: excerpt(&response.body, token),
             retry_after: header_delay(response),
+            // Only the bot knows.
+            has_worked: false,
         }),
     }
 }

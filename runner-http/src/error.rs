@@ -36,6 +36,9 @@ pub enum ApiError {
         excerpt: String,
         /// How long to wait, if the head of the answer says so.
         retry_after: Option<Duration>,
+        /// Whether the Bot API has answered a call of this bot before. Then the base URL is right, and
+        /// what came in between will go; a poll is repeated instead of ending the run.
+        has_worked: bool,
     },
     /// The answer was one of the Bot API, but not of the shape that was expected.
     #[non_exhaustive]
@@ -135,7 +138,10 @@ impl fmt::Display for ApiError {
                 }
             }
             Self::Status {
-                status, excerpt, ..
+                status,
+                excerpt,
+                has_worked,
+                ..
             } => {
                 write!(
                     f,
@@ -146,10 +152,14 @@ impl fmt::Display for ApiError {
                     excerpt => write!(f, " ({excerpt})")?,
                 }
                 match status {
+                    429 | 500.. => Ok(()),
+                    _ if *has_worked => f.write_str(
+                        "; the Bot API has answered before: check what is between here and the server",
+                    ),
                     300..400 => f.write_str(
                         "; redirects are not followed, because the URL contains the token: set the base URL to where the server is",
                     ),
-                    400..500 if *status != 429 => {
+                    400..500 => {
                         f.write_str("; check the base URL, and what is between here and the server")
                     }
                     _ => Ok(()),

@@ -134,7 +134,8 @@ async fn poll<C: HttpClient>(
         api.fewer.refused(limit);
     }
     let count = limit.into();
-    let updates = split(&answer?, api.token(), request.offset, count, &limits)?;
+    let updates = split(&answer?, api.token(), request.offset, count, &limits);
+    let updates = api.note(updates)?;
     api.fewer.answered(updates.len());
     Ok(updates)
 }
