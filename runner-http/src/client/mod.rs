@@ -3,12 +3,12 @@
 //! No redirects, no retries, no cookies, no proxies: all that the runner must decide stays visible
 //! to it. Knows neither JSON nor what the Bot API means by a status.
 
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+mod buffers;
 #[cfg(feature = "hyper")]
 mod hyper;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod options;
-#[cfg(any(feature = "hyper", feature = "ureq"))]
-mod spare;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod target;
 #[cfg(feature = "ureq")]

@@ -23,7 +23,8 @@ use hyper::{
 
 use super::{connect::Io, deadline::Deadline, gunzip::Gunzip};
 use crate::client::{
-    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits, spare::Spare, target::Target,
+    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits, buffers::BufferPool,
+    target::Target,
 };
 
 /// One connection. Dropping it closes it.
@@ -33,7 +34,7 @@ pub(super) struct Link {
     connection: Option<Connection<Io, Full<Bytes>>>,
     received: Arc<AtomicUsize>,
     deadline: Deadline,
-    spare: Spare,
+    buffers: BufferPool,
 }
 
 impl Link {
@@ -47,7 +48,7 @@ impl Link {
             connection: Some(connection),
             received,
             deadline: Deadline::default(),
-            spare: Spare::default(),
+            buffers: BufferPool::default(),
         }
     }
 
@@ -97,12 +98,12 @@ impl Link {
 
         let body = drive(
             &mut self.connection,
-            read(target, limits, &mut self.spare, response.headers(), body),
+            read(target, limits, &mut self.buffers, response.headers(), body),
         );
         let body = self.deadline.within(limits.body, body).await;
         let body = body.ok_or_else(|| Failure::new(HttpErrorKind::BodyTimeout))??;
         if lane == Lane::Poll {
-            self.spare.keep(&body);
+            self.buffers.keep(&body);
         }
         let mut answer = HttpResponse::new(response.status().as_u16(), body);
         answer.retry_after = response
@@ -159,14 +160,14 @@ fn prepare(
 async fn read(
     target: &Target,
     limits: &Limits,
-    spare: &mut Spare,
+    buffers: &mut BufferPool,
     headers: &HeaderMap,
     mut body: Incoming,
 ) -> Result<Bytes, Failure> {
     let is_gzip = headers
         .get(header::CONTENT_ENCODING)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"));
-    let room = spare.take(body.size_hint().lower());
+    let room = buffers.take(body.size_hint().lower());
     let mut content = Gunzip::new(is_gzip, room, limits.max_body);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::from(explain(target, &error)))?;

@@ -13,12 +13,12 @@ use ureq::{
     unversioned::resolver::DefaultResolver,
 };
 
-use super::veil::{Veil, VeilConnector};
+use super::redact::{HiddenPath, RedactingConnector};
 use crate::{
     Limits,
     client::{
         ClientOptions, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane,
-        spare::Spare,
+        buffers::BufferPool,
         target::{Target, header_text},
     },
 };
@@ -68,10 +68,10 @@ impl Settings {
 /// Performs one exchange after the other, on connections of its own.
 pub(super) struct Exchanger {
     agent: Agent,
-    veil: Veil,
+    hidden: HiddenPath,
     /// Where the last exchange went, and when it ended, if its connection was kept.
     kept: Option<(String, Instant)>,
-    spare: Spare,
+    buffers: BufferPool,
 }
 
 impl Exchanger {
@@ -85,16 +85,16 @@ impl Exchanger {
             .max_idle_connections_per_host(1)
             .max_idle_connections(MAX_HOSTS)
             .max_idle_age(IDLE);
-        let veil = Veil::default();
+        let hidden = HiddenPath::default();
         Self {
             agent: Agent::with_parts(
                 limit!(config, Shape::default()).build(),
-                VeilConnector::new(veil.clone()),
+                RedactingConnector::new(hidden.clone()),
                 DefaultResolver::default(),
             ),
-            veil,
+            hidden,
             kept: None,
-            spare: Spare::default(),
+            buffers: BufferPool::default(),
         }
     }
 
@@ -128,7 +128,7 @@ impl Exchanger {
             self.kept = Some((target.origin, Instant::now()));
         }
         if request.lane == Lane::Poll {
-            self.spare.keep(&response.body);
+            self.buffers.keep(&response.body);
         }
         Ok(response)
     }
@@ -144,8 +144,8 @@ impl Exchanger {
             error,
             has_head: false,
         };
-        let covered = self.veil.cover(uri).map_err(before_head)?;
-        let request = Request::post(covered)
+        let redacted = self.hidden.hide(uri).map_err(before_head)?;
+        let request = Request::post(redacted)
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(|error| before_head(error.into()))?;
@@ -159,7 +159,7 @@ impl Exchanger {
         let (head, body) = response.into_parts();
         // One more than there should be, so that the end is noticed without growing.
         let room = body.content_length().unwrap_or(0).saturating_add(1);
-        let mut content = self.spare.take(room);
+        let mut content = self.buffers.take(room);
         let mut body = body
             .into_with_config()
             .limit(u64::try_from(shape.limits.max_body).unwrap_or(u64::MAX))

@@ -1,14 +1,14 @@
 //! The blocking client on threads of its own: works on every runtime, pulls in none.
 
 mod exchange;
-mod lane;
+mod redact;
 #[cfg(all(test, feature = "test-util"))]
 mod tests;
-mod veil;
+mod threads;
 
 use std::{fmt, sync::Arc};
 
-use self::{exchange::Settings, lane::Threads};
+use self::{exchange::Settings, threads::Threads};
 use super::{ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lane};
 
 /// An [`HttpClient`] on `ureq`, for any runtime and for none.
