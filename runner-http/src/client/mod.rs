@@ -5,12 +5,16 @@
 
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod buffers;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+mod dns;
 #[cfg(feature = "hyper")]
 mod hyper;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod options;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod target;
+#[cfg(all(test, feature = "hyper", feature = "test-util", feature = "ureq"))]
+mod tests;
 #[cfg(feature = "ureq")]
 mod ureq;
 

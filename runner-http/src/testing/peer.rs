@@ -99,6 +99,11 @@ impl Peer {
         format!("http://{}{path}", self.address)
     }
 
+    #[cfg(all(test, feature = "ureq"))]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// How many connections were accepted.
     pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
@@ -303,6 +308,11 @@ impl Crowd {
     /// `http://127.0.0.1:…` followed by `path`.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    #[cfg(all(test, feature = "ureq"))]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How many connects hang, as the kernel tells.

@@ -20,6 +20,7 @@ use self::{
 };
 use super::{
     ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lane,
+    dns::Dns,
     target::{Target, header_text},
 };
 
@@ -36,6 +37,11 @@ use super::{
 /// also keeps the memory of its last two large answers, at most 512 KB.
 ///
 /// Proxies named by environment variables are not used, and cookies are not kept.
+///
+/// A name is looked up on a thread of its own, at most once at a time. An answer is used for 30 s. While
+/// the resolver does not answer, the last good answer is used for up to a day. If an address does not
+/// answer within 250 ms, the next one is tried as well, and the one that worked comes first from then
+/// on.
 ///
 /// # Cancel safety
 ///
@@ -64,9 +70,13 @@ impl HyperClient {
     /// A client with these options.
     #[must_use]
     pub fn with_options(options: ClientOptions) -> Self {
+        Self::with_dns(options, Dns::system())
+    }
+
+    pub(in crate::client) fn with_dns(options: ClientOptions, dns: Dns) -> Self {
         Self {
             shared: Arc::new(Shared {
-                connector: Connector::new(&options.root_certificates),
+                connector: Connector::new(&options.root_certificates, dns),
                 user_agent: header_text(&options.user_agent),
                 polls: Mutex::default(),
                 calls: Mutex::default(),

@@ -10,15 +10,19 @@ use ureq::{
     Agent, Error, Timeout,
     http::{HeaderMap, Request, Uri, header},
     tls::{Certificate, RootCerts, TlsConfig},
-    unversioned::resolver::DefaultResolver,
+    unversioned::transport::RustlsConnector,
 };
 
-use super::redact::{HiddenPath, RedactingConnector};
+use super::{
+    connect::{NoResolver, NotConnected, TcpTls},
+    redact::{HiddenPath, RedactingConnector},
+};
 use crate::{
     Limits,
     client::{
         ClientOptions, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane,
         buffers::BufferPool,
+        dns::Dns,
         target::{Target, header_text},
     },
 };
@@ -29,10 +33,9 @@ use crate::{
 /// A request is small enough for the buffers of the socket, so sending it takes no time unless the
 /// peer has stopped reading: the bound on that is there for completeness.
 macro_rules! limit {
-    ($builder:expr, $shape:expr) => {{
-        let Shape { limits, is_literal } = $shape;
+    ($builder:expr, $limits:expr) => {{
+        let limits: Limits = $limits;
         $builder
-            .timeout_resolve((!is_literal).then_some(limits.connect))
             .timeout_connect(Some(limits.connect))
             .timeout_send_request(Some(limits.answer))
             .timeout_send_body(Some(limits.answer))
@@ -44,10 +47,11 @@ macro_rules! limit {
 pub(super) struct Settings {
     user_agent: String,
     tls: TlsConfig,
+    dns: Dns,
 }
 
 impl Settings {
-    pub(super) fn new(options: ClientOptions) -> Self {
+    pub(super) fn new(options: ClientOptions, dns: Dns) -> Self {
         let roots = options
             .root_certificates
             .iter()
@@ -61,6 +65,7 @@ impl Settings {
         Self {
             user_agent: header_text(&options.user_agent),
             tls: TlsConfig::builder().root_certs(roots).build(),
+            dns,
         }
     }
 }
@@ -85,12 +90,16 @@ impl Exchanger {
             .max_idle_connections_per_host(1)
             .max_idle_connections(MAX_HOSTS)
             .max_idle_age(IDLE);
+        let connector = TcpTls {
+            dns: settings.dns.clone(),
+            tls: RustlsConnector::default(),
+        };
         let hidden = HiddenPath::default();
         Self {
             agent: Agent::with_parts(
-                limit!(config, Shape::default()).build(),
-                RedactingConnector::new(hidden.clone()),
-                DefaultResolver::default(),
+                limit!(config, Limits::default()).build(),
+                RedactingConnector::new(connector, hidden.clone()),
+                NoResolver,
             ),
             hidden,
             kept: None,
@@ -105,23 +114,20 @@ impl Exchanger {
 
     pub(super) fn perform(&mut self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
         let target = Target::new(&request.url)?;
-        let shape = Shape {
-            limits: request.limits,
-            is_literal: target.address().is_some(),
-        };
+        let limits = request.limits;
         let is_reused = self
             .kept
             .take()
             .is_some_and(|(kept, since)| kept == target.origin && since.elapsed() < IDLE);
 
-        let mut outcome = self.exchange(&target.uri, shape, &request.body);
+        let mut outcome = self.exchange(&target.uri, limits, &request.body);
         // The connection that failed is gone, so this makes a new one. A call is not repeated: the
         // server may have received it, and nobody wants a message twice.
         if is_reused
             && request.lane == Lane::Poll
             && matches!(&outcome, Err(failure) if failure.is_stale())
         {
-            outcome = self.exchange(&target.uri, shape, &request.body);
+            outcome = self.exchange(&target.uri, limits, &request.body);
         }
         let (response, keeps) = outcome.map_err(|failure| failure.into_error(&target))?;
         if keeps {
@@ -137,7 +143,7 @@ impl Exchanger {
     fn exchange(
         &mut self,
         uri: &Uri,
-        shape: Shape,
+        limits: Limits,
         body: &[u8],
     ) -> Result<(HttpResponse, bool), Failure> {
         let before_head = |error| Failure {
@@ -149,10 +155,10 @@ impl Exchanger {
             .header(header::CONTENT_TYPE, "application/json")
             .body(body)
             .map_err(|error| before_head(error.into()))?;
-        let request = if shape == Shape::default() {
+        let request = if limits == Limits::default() {
             request
         } else {
-            limit!(self.agent.configure_request(request), shape).build()
+            limit!(self.agent.configure_request(request), limits).build()
         };
         let response = self.agent.run(request).map_err(before_head)?;
 
@@ -162,7 +168,7 @@ impl Exchanger {
         let mut content = self.buffers.take(room);
         let mut body = body
             .into_with_config()
-            .limit(u64::try_from(shape.limits.max_body).unwrap_or(u64::MAX))
+            .limit(u64::try_from(limits.max_body).unwrap_or(u64::MAX))
             .reader();
         read(&mut body, &mut content).map_err(|error| Failure {
             error: error.into(),
@@ -197,14 +203,6 @@ fn read(body: &mut impl Read, content: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// What of the configuration differs between requests.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Shape {
-    limits: Limits,
-    /// The host is an address. Nothing is looked up then, so no thread is needed to bound it.
-    is_literal: bool,
-}
-
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
     let value = headers.get(name)?;
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -223,11 +221,13 @@ impl Failure {
 
     fn kind(&self) -> HttpErrorKind {
         match &self.error {
+            Error::Other(error) if let Some(error) = error.downcast_ref::<NotConnected>() => {
+                error.kind
+            }
             Error::BadUri(_) | Error::Http(_) => HttpErrorKind::InvalidUrl,
-            Error::Timeout(Timeout::Resolve | Timeout::Connect) => HttpErrorKind::ConnectTimeout,
             Error::Timeout(Timeout::RecvBody) => HttpErrorKind::BodyTimeout,
             Error::Timeout(_) => HttpErrorKind::AnswerTimeout,
-            Error::HostNotFound | Error::ConnectionFailed => HttpErrorKind::Connect,
+            // The roots are read with the first connection.
             Error::Tls(_) | Error::Rustls(_) | Error::Pem(_) | Error::TlsRequired => {
                 HttpErrorKind::Tls
             }
@@ -239,10 +239,13 @@ impl Failure {
                 | io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::BrokenPipe
                 | io::ErrorKind::NotConnected => HttpErrorKind::Closed,
-                // How rustls reports what it does not accept.
-                io::ErrorKind::InvalidData if !self.has_head => HttpErrorKind::Tls,
+                // How rustls, and what decompresses, report what they do not accept.
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                    HttpErrorKind::Malformed
+                }
                 _ if self.has_head => HttpErrorKind::Malformed,
-                _ => HttpErrorKind::Connect,
+                // The system gave the connection up.
+                _ => HttpErrorKind::Closed,
             },
             _ => HttpErrorKind::Malformed,
         }
@@ -251,6 +254,13 @@ impl Failure {
     fn into_error(self, target: &Target) -> HttpError {
         let kind = self.kind();
         match self.error {
+            Error::Other(error) if error.is::<NotConnected>() => {
+                let cause = error.downcast::<NotConnected>().ok();
+                match cause.and_then(|cause| cause.source) {
+                    Some(source) => target.explain(kind, source),
+                    None => HttpError::new(kind),
+                }
+            }
             // These hold the URL, or what was made of it.
             Error::BadUri(_) | Error::Http(_) | Error::Other(_) => HttpError::new(kind),
             // Only what the system says.

@@ -1,5 +1,6 @@
 //! The blocking client on threads of its own: works on every runtime, pulls in none.
 
+mod connect;
 mod exchange;
 mod redact;
 #[cfg(all(test, feature = "test-util"))]
@@ -9,7 +10,7 @@ mod threads;
 use std::{fmt, sync::Arc};
 
 use self::{exchange::Settings, threads::Threads};
-use super::{ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lane};
+use super::{ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lane, dns::Dns};
 
 /// An [`HttpClient`] on `ureq`, for any runtime and for none.
 ///
@@ -22,9 +23,12 @@ use super::{ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lan
 /// - [`Lane::Call`]: at most [`threads`](ClientOptions::threads) calls at a time, each thread with a
 ///   connection of its own. Further calls wait; the wait is not part of any limit.
 ///
-/// Proxies named by environment variables are not used, and cookies are not kept. A name is looked
-/// up before every request, also if its connection is kept, on a thread that ends with the look-up:
-/// `ureq` offers no other way to bound it. An IP address in the URL needs none.
+/// Proxies named by environment variables are not used, and cookies are not kept.
+///
+/// A name is looked up for a new connection only, on a thread of its own, at most once at a time. An
+/// answer is used for 30 s. While the resolver does not answer, the last good answer is used for up to a
+/// day. If an address does not answer within 250 ms, the next one is tried as well, and the one that
+/// worked comes first from then on.
 ///
 /// # Cancel safety
 ///
@@ -63,8 +67,12 @@ impl UreqClient {
     /// A client with these options. Starts no thread yet.
     #[must_use]
     pub fn with_options(options: ClientOptions) -> Self {
+        Self::with_dns(options, Dns::system())
+    }
+
+    pub(in crate::client) fn with_dns(options: ClientOptions, dns: Dns) -> Self {
         let threads = options.threads.get();
-        let settings = Arc::new(Settings::new(options));
+        let settings = Arc::new(Settings::new(options, dns));
         Self {
             polls: Arc::new(Threads::new("poll", usize::MAX, Arc::clone(&settings))),
             calls: Arc::new(Threads::new("call", threads, settings)),

@@ -16,10 +16,10 @@ use std::{
 use ureq::{
     Error,
     http::Uri,
-    unversioned::transport::{
-        Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
-    },
+    unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport},
 };
+
+use super::connect::TcpTls;
 
 /// What the next request of an agent asks for in truth. An agent carries one request at a time.
 #[derive(Clone, Default)]
@@ -55,16 +55,13 @@ fn stars(length: usize) -> String {
 
 /// Makes the connections of `ureq`, and restores the path where they are written to.
 pub(super) struct RedactingConnector {
-    inner: DefaultConnector,
+    inner: TcpTls,
     hidden: HiddenPath,
 }
 
 impl RedactingConnector {
-    pub(super) fn new(hidden: HiddenPath) -> Self {
-        Self {
-            inner: DefaultConnector::new(),
-            hidden,
-        }
+    pub(super) fn new(inner: TcpTls, hidden: HiddenPath) -> Self {
+        Self { inner, hidden }
     }
 }
 
