@@ -232,10 +232,14 @@ impl<C: HttpClient> BotApi<C> {
     pub(crate) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ApiError> {
         let max = request.limits.max_body;
         let answer = self.inner.client.send(request).await;
-        answer.map_err(|error| match error.kind() {
+        let mut answer = answer.map_err(|error| match error.kind() {
             HttpErrorKind::TooLarge => ApiError::Limit(LimitError::Body { max }),
             _ => ApiError::Http(error),
-        })
+        })?;
+        if answer.body.starts_with(BYTE_ORDER_MARK) {
+            answer.body = answer.body.slice(BYTE_ORDER_MARK.len()..);
+        }
+        Ok(answer)
     }
 
     /// Sends the request, and again after every 429 that can be waited out.
@@ -369,12 +373,17 @@ fn encode<P: Serialize + ?Sized>(params: &P) -> Result<Bytes, ApiError> {
     match body.first() {
         Some(b'{') => Ok(body.into()),
         _ if body == b"null" => Ok(Bytes::from_static(b"{}")),
-        _ => Err(ApiError::Encode("they are not a JSON object".into())),
+        _ => Err(ApiError::Encode(
+            "they are a JSON value of another type; use a struct, a map or json!({…})".into(),
+        )),
     }
 }
 
 /// The Bot API limits messages to a group by the minute.
 const FLOOD_WAIT: Duration = Duration::from_secs(60);
+
+/// Some proxies and servers of others begin a UTF-8 text with it; no JSON reader takes it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Longer than any method's name.
 const MAX_METHOD: usize = 64;

@@ -62,7 +62,7 @@ pub enum ApiError {
         /// The update.
         body: Body,
     },
-    /// The parameters cannot be written as a JSON object.
+    /// The parameters are not a JSON object, or cannot be written as one.
     Encode(BoxError),
     /// No method can have this name.
     #[non_exhaustive]
@@ -178,7 +178,7 @@ impl fmt::Display for ApiError {
                  passed by; drop the pending updates, or wait for the next one",
                 body.len()
             ),
-            Self::Encode(_) => f.write_str("the parameters cannot be written as JSON"),
+            Self::Encode(_) => f.write_str("the parameters must be a JSON object"),
             Self::Method { name } => write!(
                 f,
                 "no method is called {name:?}: a name consists of letters, digits and _"

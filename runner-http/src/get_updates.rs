@@ -3,7 +3,10 @@
 use std::{fmt, marker::PhantomData, time::Duration};
 
 use runner_core::{BoxError, Delivery, GetUpdates, Key, UpdatesRequest};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use crate::{
     ApiError, BotApi, HttpClient, HttpErrorKind, Incoming, Lane, LimitError, Update, split::split,
@@ -161,7 +164,7 @@ async fn delete_webhook<C: HttpClient>(
     let params = Params {
         drop_pending_updates,
     };
-    api.call::<bool>("deleteWebhook", &params).await?;
+    api.call::<IgnoredAny>("deleteWebhook", &params).await?;
     Ok(())
 }
 
