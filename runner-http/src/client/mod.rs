@@ -7,6 +7,8 @@
 mod buffers;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod dns;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+mod gunzip;
 #[cfg(feature = "hyper")]
 mod hyper;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
@@ -42,7 +44,8 @@ pub(crate) use crate::Limits;
 /// - Redirects are not followed: the answer is returned as it is.
 /// - Nothing is retried, with one exception: a kept-alive connection that was closed before the
 ///   first byte of the answer may be replaced once, at once.
-/// - `gzip` answers are decoded.
+/// - `gzip` answers are decoded, in whatever case the encoding is named. If the body of an answer that is
+///   no success (2xx) cannot be decoded, it is empty: the status and `Retry-After` still count.
 /// - [`Lane::Poll`] has connections of its own: a flood of calls never delays a poll.
 /// - The [`Limits`] of time and [`Limits::max_body`] are enforced; the others are not its business.
 /// - The URL never appears in an error or in `Debug`: it contains the token.

@@ -15,15 +15,17 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    HeaderMap, Request, Response,
+    Request, Response,
     body::{Body, Incoming},
     client::conn::http1::{Connection, SendRequest},
     header,
 };
 
-use super::{connect::Io, deadline::Deadline, gunzip::Gunzip};
+use super::{connect::Io, deadline::Deadline};
 use crate::client::{
-    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits, buffers::BufferPool,
+    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits,
+    buffers::BufferPool,
+    gunzip::{Gunzip, is_gzip},
     target::Target,
 };
 
@@ -98,7 +100,7 @@ impl Link {
 
         let body = drive(
             &mut self.connection,
-            read(target, limits, &mut self.buffers, response.headers(), body),
+            read(target, limits, &mut self.buffers, &response, body),
         );
         let body = self.deadline.within(limits.body, body).await;
         let body = body.ok_or_else(|| Failure::new(HttpErrorKind::BodyTimeout))??;
@@ -161,14 +163,13 @@ async fn read(
     target: &Target,
     limits: &Limits,
     buffers: &mut BufferPool,
-    headers: &HeaderMap,
+    head: &Response<()>,
     mut body: Incoming,
 ) -> Result<Bytes, Failure> {
-    let is_gzip = headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"));
+    let encoding = head.headers().get(header::CONTENT_ENCODING);
+    let is_gzip = is_gzip(encoding.map(|value| value.as_bytes()));
     let room = buffers.take(body.size_hint().lower());
-    let mut content = Gunzip::new(is_gzip, room, limits.max_body);
+    let mut content = Gunzip::new(is_gzip, head.status().as_u16(), room, limits.max_body);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::from(explain(target, &error)))?;
         // Trailers mean nothing here.

@@ -3,7 +3,6 @@
 mod connect;
 mod deadline;
 mod exchange;
-mod gunzip;
 
 use std::{
     fmt,

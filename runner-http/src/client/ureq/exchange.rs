@@ -23,6 +23,7 @@ use crate::{
         ClientOptions, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane,
         buffers::BufferPool,
         dns::Dns,
+        gunzip::{Gunzip, is_gzip},
         target::{Target, header_text},
     },
 };
@@ -129,7 +130,16 @@ impl Exchanger {
         {
             outcome = self.exchange(&target.uri, limits, &request.body);
         }
-        let (response, keeps) = outcome.map_err(|failure| failure.into_error(&target))?;
+        let Received {
+            mut response,
+            keeps,
+            is_gzip,
+        } = outcome.map_err(|failure| failure.into_error(&target))?;
+        if is_gzip {
+            let mut body = Gunzip::new(true, response.status, Vec::new(), limits.max_body);
+            body.push(&response.body)?;
+            response.body = body.finish()?;
+        }
         if keeps {
             self.kept = Some((target.origin, Instant::now()));
         }
@@ -139,13 +149,7 @@ impl Exchanger {
         Ok(response)
     }
 
-    /// Returns whether the connection may be used again, too.
-    fn exchange(
-        &mut self,
-        uri: &Uri,
-        limits: Limits,
-        body: &[u8],
-    ) -> Result<(HttpResponse, bool), Failure> {
+    fn exchange(&mut self, uri: &Uri, limits: Limits, body: &[u8]) -> Result<Received, Failure> {
         let before_head = |error| Failure {
             error,
             has_head: false,
@@ -153,6 +157,7 @@ impl Exchanger {
         let redacted = self.hidden.hide(uri).map_err(before_head)?;
         let request = Request::post(redacted)
             .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT_ENCODING, "gzip")
             .body(body)
             .map_err(|error| before_head(error.into()))?;
         let request = if limits == Limits::default() {
@@ -170,16 +175,37 @@ impl Exchanger {
             .into_with_config()
             .limit(u64::try_from(limits.max_body).unwrap_or(u64::MAX))
             .reader();
-        read(&mut body, &mut content).map_err(|error| Failure {
-            error: error.into(),
-            has_head: true,
-        })?;
-        let keeps = text(&head.headers, header::CONNECTION)
+        let mut keeps = text(&head.headers, header::CONNECTION)
             .is_none_or(|value| !value.eq_ignore_ascii_case("close"));
+        if let Err(error) = read(&mut body, &mut content) {
+            let failure = Failure {
+                error: error.into(),
+                has_head: true,
+            };
+            // Where another crate has switched the decompression of `ureq` on.
+            if head.status.is_success() || failure.kind() != HttpErrorKind::Malformed {
+                return Err(failure);
+            }
+            content.clear();
+            keeps = false;
+        }
         let mut response = HttpResponse::new(head.status.as_u16(), Bytes::from(content));
         response.retry_after = text(&head.headers, header::RETRY_AFTER);
-        Ok((response, keeps))
+        let encoding = head.headers.get(header::CONTENT_ENCODING);
+        Ok(Received {
+            response,
+            keeps,
+            is_gzip: is_gzip(encoding.map(|value| value.as_bytes())),
+        })
     }
+}
+
+struct Received {
+    response: HttpResponse,
+    /// Whether the connection may be used again.
+    keeps: bool,
+    /// Whether the body is compressed.
+    is_gzip: bool,
 }
 
 /// Reads all of a body, over what is left in this memory.
