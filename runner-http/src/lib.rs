@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `ureq` (default) | `UreqClient`: blocking connections on threads of its own; what `BotApi::new` uses |
 //! | `hyper` | `HyperClient`: an async client for every runtime, for bots that send a lot |
+//! | `native-certs` | `ClientOptions::system_roots`: trust the root certificates of the system |
 //! | `test-util` | `testing`: a conformance suite for HTTP clients |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -45,12 +46,12 @@ mod token;
 mod update;
 mod walk;
 
-#[cfg(any(feature = "hyper", feature = "ureq"))]
-pub use self::client::ClientOptions;
 #[cfg(feature = "hyper")]
 pub use self::client::HyperClient;
 #[cfg(feature = "ureq")]
 pub use self::client::UreqClient;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+pub use self::client::{CertificateError, ClientOptions};
 pub use self::{
     api::BotApi,
     base_url::BaseUrlError,

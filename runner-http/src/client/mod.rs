@@ -28,7 +28,7 @@ use runner_core::BoxError;
 #[cfg(feature = "hyper")]
 pub use self::hyper::HyperClient;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
-pub use self::options::ClientOptions;
+pub use self::options::{CertificateError, ClientOptions};
 #[cfg(feature = "ureq")]
 pub use self::ureq::UreqClient;
 pub(crate) use crate::Limits;
@@ -205,7 +205,10 @@ impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             HttpErrorKind::Connect => "cannot connect to the Bot API server",
-            HttpErrorKind::Tls => "the TLS handshake with the Bot API server failed",
+            HttpErrorKind::Tls => {
+                "the TLS handshake with the Bot API server failed; for a certificate that is not \
+                 signed for the public, see ClientOptions::root_certificates"
+            }
             HttpErrorKind::ConnectTimeout => "connecting to the Bot API server took too long",
             HttpErrorKind::AnswerTimeout => "the Bot API server did not answer in time",
             HttpErrorKind::BodyTimeout => "the answer was not complete in time",

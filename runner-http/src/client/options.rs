@@ -1,6 +1,12 @@
 //! How a client works: [`ClientOptions`].
 
-use std::num::NonZeroUsize;
+use std::{error::Error, fmt, num::NonZeroUsize};
+
+use runner_core::BoxError;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 
 /// How an HTTP client works, whichever it is.
 #[derive(Clone, Debug)]
@@ -13,10 +19,8 @@ pub struct ClientOptions {
     /// What the client calls itself, in printable ASCII: the rest is left out. Default: this crate
     /// and its version.
     pub user_agent: String,
-    /// The certificates trusted as roots, in DER, instead of those of Mozilla: for a Bot API server
-    /// of your own. One that cannot be parsed is not trusted. Default: none, so those of Mozilla
-    /// are used.
-    pub root_certificates: Vec<Vec<u8>>,
+    /// Checked. If there are none, those of Mozilla are trusted.
+    pub(crate) roots: Vec<CertificateDer<'static>>,
 }
 
 impl ClientOptions {
@@ -34,11 +38,116 @@ impl ClientOptions {
         self
     }
 
-    /// Sets [`root_certificates`](Self::root_certificates).
-    #[must_use]
-    pub fn root_certificates(mut self, certificates: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        self.root_certificates = certificates.into_iter().collect();
-        self
+    /// Trusts these root certificates instead of those of Mozilla: for a Bot API server of your own, or
+    /// a company's proxy. Each item is the content of a file: one certificate in DER, or any number of
+    /// them in PEM. Adds to those that were given before.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use runner_http::ClientOptions;
+    ///
+    /// let options = ClientOptions::default()
+    ///     .root_certificates([std::fs::read("/etc/ssl/company.pem")?])?;
+    /// # let _ = options;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`] if one of them is no certificate, or there is none.
+    pub fn root_certificates(
+        mut self,
+        files: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    ) -> Result<Self, CertificateError> {
+        let known = self.roots.len();
+        for (index, file) in files.into_iter().enumerate() {
+            let fail = |reason: BoxError| CertificateError {
+                place: format!("root certificate {}", index + 1),
+                reason,
+            };
+            let file = file.as_ref();
+            if !is_pem(file) {
+                let der = CertificateDer::from(file.to_vec());
+                self.roots.push(check(der).map_err(fail)?);
+                continue;
+            }
+            let before = self.roots.len();
+            for der in CertificateDer::pem_slice_iter(file) {
+                let der = der.map_err(|error| fail(error.to_string().into()))?;
+                self.roots.push(check(der).map_err(fail)?);
+            }
+            if self.roots.len() == before {
+                return Err(fail("the PEM text has no section CERTIFICATE".into()));
+            }
+        }
+        if self.roots.len() == known {
+            return Err(CertificateError {
+                place: "the list of root certificates".to_owned(),
+                reason: "it is empty".into(),
+            });
+        }
+        Ok(self)
+    }
+
+    /// Trusts the root certificates of the system instead of those of Mozilla, or those in the file or
+    /// the folder that the variables `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Adds to those that were
+    /// given before.
+    ///
+    /// Reads them now: a change on the system is noticed by the next client.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`] if none can be read. Single ones that cannot be read are left out, because a
+    /// system may have hundreds.
+    #[cfg(feature = "native-certs")]
+    pub fn system_roots(mut self) -> Result<Self, CertificateError> {
+        let found = rustls_native_certs::load_native_certs();
+        let known = self.roots.len();
+        let valid = found.certs.into_iter().filter_map(|der| check(der).ok());
+        self.roots.extend(valid);
+        if self.roots.len() > known {
+            return Ok(self);
+        }
+        let reason = found.errors.into_iter().next();
+        Err(CertificateError {
+            place: "the list of the system's root certificates".to_owned(),
+            reason: reason.map_or_else(|| "it is empty".into(), Into::into),
+        })
+    }
+}
+
+/// Whether it is text; DER begins with a byte that no PEM file has there.
+fn is_pem(file: &[u8]) -> bool {
+    file.first() != Some(&0x30)
+}
+
+/// The certificate, if it can be a root.
+fn check(der: CertificateDer<'static>) -> Result<CertificateDer<'static>, BoxError> {
+    RootCertStore::empty().add(der.clone())?;
+    Ok(der)
+}
+
+/// Why root certificates cannot be trusted. Its source says what is wrong.
+#[derive(Debug)]
+pub struct CertificateError {
+    place: String,
+    reason: BoxError,
+}
+
+impl fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} cannot be used: give the content of files in PEM (-----BEGIN CERTIFICATE-----) or DER",
+            self.place
+        )
+    }
+}
+
+impl Error for CertificateError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.reason)
     }
 }
 
@@ -47,7 +156,7 @@ impl Default for ClientOptions {
         Self {
             threads: const { NonZeroUsize::new(16).unwrap() },
             user_agent: concat!("runner-http/", env!("CARGO_PKG_VERSION")).to_owned(),
-            root_certificates: Vec::new(),
+            roots: Vec::new(),
         }
     }
 }

@@ -42,17 +42,13 @@ pub(super) struct Connector {
 
 impl Connector {
     /// Trusts these certificates, or those of Mozilla if there are none.
-    pub(super) fn new(root_certificates: &[Vec<u8>], dns: Dns) -> Self {
+    pub(super) fn new(trusted: &[CertificateDer<'static>], dns: Dns) -> Self {
         let mut roots = RootCertStore::empty();
-        if root_certificates.is_empty() {
+        if trusted.is_empty() {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         } else {
-            // One that cannot be parsed is not trusted, so its servers are refused.
-            roots.add_parsable_certificates(
-                root_certificates
-                    .iter()
-                    .map(|der| CertificateDer::from(der.as_slice())),
-            );
+            // They were checked when the options were made.
+            roots.add_parsable_certificates(trusted.iter().cloned());
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -75,7 +75,7 @@ impl HyperClient {
     pub(in crate::client) fn with_dns(options: ClientOptions, dns: Dns) -> Self {
         Self {
             shared: Arc::new(Shared {
-                connector: Connector::new(&options.root_certificates, dns),
+                connector: Connector::new(&options.roots, dns),
                 user_agent: header_text(&options.user_agent),
                 polls: Mutex::default(),
                 calls: Mutex::default(),

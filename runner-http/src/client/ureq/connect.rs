@@ -76,7 +76,7 @@ impl From<NotConnected> for Error {
 #[derive(Debug)]
 pub(super) struct TcpTls {
     pub(super) dns: Dns,
-    pub(super) tls: RustlsConnector,
+    pub(super) tls: Arc<RustlsConnector>,
 }
 
 impl Connector for TcpTls {
@@ -112,7 +112,8 @@ impl Connector for TcpTls {
             uri: details.uri,
             addrs: details.resolver.empty(),
             config,
-            request_level: details.request_level,
+            // What concerns TLS is the same for all requests.
+            request_level: false,
             resolver: details.resolver,
             now: (details.current_time)(),
             timeout: details.timeout,

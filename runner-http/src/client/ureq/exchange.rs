@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -48,13 +49,15 @@ macro_rules! limit {
 pub(super) struct Settings {
     user_agent: String,
     tls: TlsConfig,
+    /// Shared by all threads, so that the roots are read once and TLS sessions are resumed.
+    connector: Arc<RustlsConnector>,
     dns: Dns,
 }
 
 impl Settings {
     pub(super) fn new(options: ClientOptions, dns: Dns) -> Self {
         let roots = options
-            .root_certificates
+            .roots
             .iter()
             .map(|der| Certificate::from_der(der).to_owned())
             .collect::<Vec<_>>();
@@ -66,6 +69,7 @@ impl Settings {
         Self {
             user_agent: header_text(&options.user_agent),
             tls: TlsConfig::builder().root_certs(roots).build(),
+            connector: Arc::default(),
             dns,
         }
     }
@@ -93,7 +97,7 @@ impl Exchanger {
             .max_idle_age(IDLE);
         let connector = TcpTls {
             dns: settings.dns.clone(),
-            tls: RustlsConnector::default(),
+            tls: Arc::clone(&settings.connector),
         };
         let hidden = HiddenPath::default();
         Self {
