@@ -164,6 +164,8 @@ pub enum HttpErrorKind {
     TooLarge,
     /// The URL cannot be used.
     InvalidUrl,
+    /// All threads or connections of the client were in use for too long. Nothing was sent.
+    Busy,
     /// The client has been shut down, or could not start what it needs.
     Unavailable,
 }
@@ -197,6 +199,7 @@ impl HttpError {
                 | HttpErrorKind::ConnectTimeout
                 | HttpErrorKind::Tls
                 | HttpErrorKind::InvalidUrl
+                | HttpErrorKind::Busy
         )
     }
 }
@@ -216,6 +219,7 @@ impl fmt::Display for HttpError {
             HttpErrorKind::Malformed => "the answer is not valid HTTP",
             HttpErrorKind::TooLarge => "the answer is larger than Limits::max_body allows",
             HttpErrorKind::InvalidUrl => "the URL of the Bot API server is not valid",
+            HttpErrorKind::Busy => "the HTTP client was busy with other calls for too long",
             HttpErrorKind::Unavailable => "the HTTP client is not available",
         })
     }

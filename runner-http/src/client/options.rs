@@ -1,6 +1,6 @@
 //! How a client works: [`ClientOptions`].
 
-use std::{error::Error, fmt, num::NonZeroUsize};
+use std::{error::Error, fmt, num::NonZeroUsize, time::Duration};
 
 use runner_core::BoxError;
 use rustls::{
@@ -12,10 +12,13 @@ use rustls::{
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// How many calls run at a time where each needs a thread, which is in `UreqClient`; a
-    /// `HyperClient` has no such bound. Default: 16, which at 50 ms a call sends 320 messages a
-    /// second, ten times what the Bot API allows.
+    /// How many calls run at a time at most where each needs a thread, which is in `UreqClient`; a
+    /// `HyperClient` has no such bound. Default: 500, as many as handlers run at a time by default. A
+    /// thread that waits for an answer costs little memory, and ends after 15 s without work.
     pub threads: NonZeroUsize,
+    /// How long a call waits for a thread or a connection before it fails with
+    /// [`HttpErrorKind::Busy`](crate::HttpErrorKind::Busy). Default: 30 s.
+    pub max_wait: Duration,
     /// What the client calls itself, in printable ASCII: the rest is left out. Default: this crate
     /// and its version.
     pub user_agent: String,
@@ -28,6 +31,13 @@ impl ClientOptions {
     #[must_use]
     pub const fn threads(mut self, threads: NonZeroUsize) -> Self {
         self.threads = threads;
+        self
+    }
+
+    /// Sets [`max_wait`](Self::max_wait).
+    #[must_use]
+    pub const fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = max_wait;
         self
     }
 
@@ -154,7 +164,8 @@ impl Error for CertificateError {
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
-            threads: const { NonZeroUsize::new(16).unwrap() },
+            threads: const { NonZeroUsize::new(500).unwrap() },
+            max_wait: Duration::from_secs(30),
             user_agent: concat!("runner-http/", env!("CARGO_PKG_VERSION")).to_owned(),
             roots: Vec::new(),
         }

@@ -125,6 +125,29 @@ fn calls_that_are_held_for_long_keep_no_other_call_waiting() {
 }
 
 #[test]
+fn the_wait_for_a_thread_is_visible_and_limited() {
+    run(async {
+        let peer = Peer::silent();
+        let options = ClientOptions::default()
+            .threads(NonZeroUsize::MIN)
+            .max_wait(Duration::from_millis(150));
+        let client = UreqClient::with_options(options);
+        let mut held = send(&client, &peer.url("/"), Lane::Call);
+        assert!(poll!(&mut held).is_pending());
+        let mut call = send(&client, &peer.url("/"), Lane::Call);
+        assert!(poll!(&mut call).is_pending());
+        assert_eq!(client.waiting(), 1);
+        let error = call.await.unwrap_err();
+        assert_eq!(error.kind(), HttpErrorKind::Busy);
+        assert!(!error.may_have_been_sent());
+        assert_eq!(client.waiting(), 0);
+        // A poll has a thread of its own.
+        assert!(poll!(send(&client, &peer.url("/"), Lane::Poll)).is_pending());
+        assert_eq!(client.waiting(), 0);
+    });
+}
+
+#[test]
 fn a_call_is_never_repeated() {
     run(async {
         let peer = Peer::start(|connection| {
