@@ -58,9 +58,10 @@ impl Lookup {
                 },
                 _,
             ) => Some(Ok(last)),
-            (Self::Pending { .. }, Some(Err(error))) => {
-                Some(Err(io::Error::new(error.kind(), error)))
-            }
+            (Self::Pending { .. }, Some(Err(error))) => Some(Err(match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(error.kind(), error),
+            })),
             (Self::Pending { .. }, None) => None,
         }
     }

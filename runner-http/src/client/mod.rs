@@ -47,6 +47,7 @@ pub(crate) use crate::Limits;
 /// - `gzip` answers are decoded, in whatever case the encoding is named. If the body of an answer that is
 ///   no success (2xx) cannot be decoded, it is empty: the status and `Retry-After` still count.
 /// - [`Lane::Poll`] has connections of its own: a flood of calls never delays a poll.
+/// - Calls that the server holds keep no other call waiting for more than a few seconds.
 /// - The [`Limits`] of time and [`Limits::max_body`] are enforced; the others are not its business.
 /// - The URL never appears in an error or in `Debug`: it contains the token.
 ///
@@ -188,6 +189,17 @@ impl HttpError {
     #[must_use]
     pub const fn kind(&self) -> HttpErrorKind {
         self.kind
+    }
+
+    /// Whether the process has as many files and sockets open as it may.
+    #[cfg(any(feature = "hyper", feature = "ureq"))]
+    fn is_out_of_descriptors(&self) -> bool {
+        // ENFILE and EMFILE, and what Windows calls the latter.
+        const CODES: [i32; 3] = [23, 24, 10024];
+        let source = self.source.as_ref();
+        let error = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        let code = error.and_then(std::io::Error::raw_os_error);
+        code.is_some_and(|code| CODES.contains(&code))
     }
 
     /// Whether a part of the request may have reached the server.

@@ -143,6 +143,47 @@ async fn an_address_that_refuses_is_passed_by_at_once<C: HttpClient>(make: fn(Dn
     assert_eq!(error.kind(), HttpErrorKind::Connect);
 }
 
+/// Answers in a process that may open few files.
+#[test]
+#[cfg(unix)]
+fn calls_wait_when_descriptors_run_out() {
+    const PEER: &str = "RUNNER_HTTP_TEST_PEER";
+    const NAME: &str = "client::tests::calls_wait_when_descriptors_run_out";
+
+    if let Ok(url) = std::env::var(PEER) {
+        run(async {
+            let hyper = HyperClient::new();
+            let answers = join_all((0..200).map(|_| hyper.send(HttpRequest::new(&url, "{}"))));
+            for answer in answers.await {
+                answer.unwrap();
+            }
+            drop(hyper);
+            let ureq = UreqClient::new();
+            let answers = join_all((0..200).map(|_| ureq.send(HttpRequest::new(&url, "{}"))));
+            for answer in answers.await {
+                answer.unwrap();
+            }
+        });
+        return;
+    }
+    let peer = Peer::answering(OK);
+    let program = std::env::current_exe().unwrap();
+    let output = std::process::Command::new("sh")
+        .args(["-c", "ulimit -n 20; exec \"$0\" --exact \"$1\" --nocapture"])
+        .arg(program)
+        .arg(NAME)
+        .env(PEER, peer.url("/"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let said = said + &String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success() && said.contains("1 passed"),
+        "{said}"
+    );
+    assert_eq!(peer.requests(), 400);
+}
+
 macro_rules! both {
     ($($test:ident)*) => {
         mod ureq {

@@ -249,6 +249,12 @@ impl Connection<'_> {
         self.stream.write_all(bytes)
     }
 
+    /// Says that nothing more will come.
+    #[cfg(all(test, feature = "hyper", feature = "ureq"))]
+    pub(crate) fn close_write(&self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
+    }
+
     /// Reads and forgets until the client closes the connection.
     pub(crate) fn wait_for_close(&mut self) {
         let mut buffer = [0; 1024];

@@ -81,7 +81,8 @@ impl Connector {
         };
         let addresses = lookup.finish(answer.and_then(Result::ok));
         let addresses = addresses.ok_or_else(timeout)?;
-        let addresses = addresses.map_err(|e| target.explain(HttpErrorKind::Connect, e))?;
+        let addresses =
+            addresses.map_err(|error| HttpError::new(HttpErrorKind::Connect).with_source(error))?;
         let stream = deadline.within(limit, race(addresses)).await;
         if !matches!(stream, Some(Ok(_))) {
             self.dns.failed(host, port);

@@ -9,7 +9,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Poll,
+    task::Context,
 };
 
 use bytes::Bytes;
@@ -60,14 +60,18 @@ impl Link {
         self.deadline.clear();
     }
 
-    /// Whether it can carry another request, as far as this side knows.
-    pub(super) async fn is_usable(&mut self) -> bool {
+    /// Whether it can carry another request, as far as this side knows. If so, `cx` is woken when
+    /// something is received.
+    pub(super) fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(connection) = &mut self.connection else {
             return false;
         };
-        // Polled once, it notices a close by the server, or bytes that nobody asked for.
-        let is_open = poll_fn(|cx| Poll::Ready(Pin::new(&mut *connection).poll(cx).is_pending()));
-        is_open.await && !self.sender.is_closed()
+        // It notices a close by the server, or bytes that nobody asked for.
+        let is_open = Pin::new(connection).poll(cx).is_pending();
+        if !is_open {
+            self.connection = None;
+        }
+        is_open && !self.sender.is_closed()
     }
 
     pub(super) async fn exchange(

@@ -287,6 +287,10 @@ impl Failure {
             Error::Other(error) if error.is::<NotConnected>() => {
                 let cause = error.downcast::<NotConnected>().ok();
                 match cause.and_then(|cause| cause.source) {
+                    // Only what the system says.
+                    Some(source) if source.is::<io::Error>() => {
+                        HttpError::new(kind).with_source(source)
+                    }
                     Some(source) => target.explain(kind, source),
                     None => HttpError::new(kind),
                 }

@@ -4,11 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{
-    FutureExt,
-    future::{Either, join_all, select},
-    poll,
-};
+use futures::{FutureExt, future::join_all, poll};
 
 use super::{ClientOptions, UreqClient};
 use crate::{
@@ -17,7 +13,6 @@ use crate::{
         park_on,
         peer::{Crowd, Peer},
     },
-    timer::Timer,
 };
 
 type Sent<'a> = Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'a>>;
@@ -98,30 +93,6 @@ fn one_thread_serves_calls_one_after_the_other() {
         assert_eq!(calls(&client), (8, 8, 0, 0));
         assert_eq!(peer.accepted(), 8);
     });
-}
-
-#[test]
-fn calls_that_are_held_for_long_keep_no_other_call_waiting() {
-    for held in [16, 48] {
-        run(async {
-            let silent = Peer::silent();
-            let peer = Peer::answering(OK);
-            let client = UreqClient::new();
-            let mut holding = (0..held)
-                .map(|_| send(&client, &silent.url("/"), Lane::Call))
-                .collect::<Vec<_>>();
-            for call in &mut holding {
-                assert!(poll!(call).is_pending());
-            }
-            let call = send(&client, &peer.url("/"), Lane::Call);
-            let limit = Timer::default();
-            let limit = limit.sleep_until(Instant::now() + Duration::from_secs(10));
-            match select(call, pin!(limit)).await {
-                Either::Left((answer, _)) => assert!(answer.is_ok()),
-                Either::Right(_) => panic!("it waits for those that are held"),
-            }
-        });
-    }
 }
 
 #[test]

@@ -166,6 +166,8 @@ struct State {
     threads: usize,
     /// Those that were cut, gave up their place, and have not ended yet.
     detached: usize,
+    /// When there was no descriptor for a connection.
+    starved: Option<Instant>,
     /// Whether a thread looks after the requests that wait.
     is_watched: bool,
     is_closed: bool,
@@ -226,6 +228,11 @@ impl State {
         Handover::Start(job)
     }
 
+    /// Whether more threads would find no descriptor.
+    fn is_starved(&self) -> bool {
+        self.starved.is_some_and(|at| at.elapsed() < STARVED)
+    }
+
     fn wait(&mut self, job: Job) -> Handover {
         // The oldest one is in front, also if it comes back.
         let place = self.queue.partition_point(|other| other.id < job.id);
@@ -245,7 +252,7 @@ impl Shared {
             state.running.insert(job.id, Running::Starting);
             return Handover::Give(sender, job);
         }
-        if state.threads < self.bounds.at_once {
+        if state.threads == 0 || state.threads < self.bounds.at_once && !state.is_starved() {
             return state.start(job);
         }
         state.wait(job)
@@ -332,7 +339,10 @@ impl Shared {
                 {
                     late.extend(state.queue.pop_front());
                 }
-                let room = self.bounds.most.saturating_sub(state.threads);
+                let room = match state.is_starved() {
+                    true => 0,
+                    false => self.bounds.most.saturating_sub(state.threads),
+                };
                 for _ in 0..room.min(state.threads.clamp(1, GROW_BY)) {
                     if state
                         .queue
@@ -357,7 +367,7 @@ impl Shared {
         }
     }
 
-    fn work(&self, thread: u64, mut jobs: Receiver<Job>) {
+    fn work(self: &Arc<Self>, thread: u64, mut jobs: Receiver<Job>) {
         let mut exchanger = Exchanger::new(&self.settings);
         loop {
             let mut job = match jobs.recv_timeout(IDLE) {
@@ -371,7 +381,7 @@ impl Shared {
                 },
             };
             loop {
-                let (id, answer) = (job.id, job.answer);
+                let id = job.id;
                 let outcome = self.begin(id, &exchanger).then(|| {
                     // A panic in the client library must not cost the lane a thread.
                     panic::catch_unwind(AssertUnwindSafe(|| exchanger.perform(&job.request)))
@@ -380,6 +390,15 @@ impl Shared {
                             Err(HttpError::new(HttpErrorKind::Unavailable))
                         })
                 });
+                if let Some(Err(error)) = &outcome
+                    && error.is_out_of_descriptors()
+                {
+                    match self.give_back(job) {
+                        None => return,
+                        Some(kept) => job = kept,
+                    }
+                }
+                let answer = job.answer;
                 // The thread is free before the answer is known, so that a caller who waits for
                 // one answer before the next request uses one connection.
                 let (is_cut, next) = self.settle(thread, id);
@@ -400,6 +419,31 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// There was no descriptor for a connection: leaves the job to a thread that has one, and with it
+    /// the place. Returns the job if there is no such thread, or nobody waits for it any more.
+    fn give_back(self: &Arc<Self>, job: Job) -> Option<Job> {
+        let mut state = self.lock();
+        let is_wanted = matches!(state.running.get(&job.id), Some(Running::Live(_)))
+            && job.since.elapsed() < self.bounds.patience;
+        if !is_wanted || state.threads < 2 {
+            return Some(job);
+        }
+        let agent = state.running.remove(&job.id);
+        state.threads -= 1;
+        state.starved = Some(Instant::now());
+        let handover = match state.idle.pop() {
+            Some((_, sender)) => {
+                state.running.insert(job.id, Running::Starting);
+                Handover::Give(sender, job)
+            }
+            None => state.wait(job),
+        };
+        drop(state);
+        drop(agent);
+        self.complete(handover);
+        None
     }
 
     /// Makes the job one that can be cut. False if it was cut before.
@@ -499,6 +543,9 @@ impl Shared {
 
 /// How often it is looked whether more threads are needed: after this, a request has waited for long.
 const GROW_EVERY: Duration = Duration::from_millis(100);
+
+/// How long no threads are started after there was no descriptor for a connection.
+const STARVED: Duration = Duration::from_secs(1);
 
 /// How many threads are started at a time at most: each of them connects, and servers accept a hundred
 /// or so at once.
