@@ -174,13 +174,14 @@ impl Shared {
     ) -> Result<(InUse, bool), HttpError> {
         let lane = request.lane;
         let began = Instant::now();
+        let mut has_waited = false;
         loop {
             while let Some(mut in_use) = self.pool.take(lane, &target.origin) {
                 if poll_fn(|cx| Poll::Ready(in_use.link().is_usable(cx))).await {
                     return Ok((in_use, true));
                 }
             }
-            let (turnstile, error) = match self.pool.turn(lane) {
+            let (turnstile, error) = match self.pool.turn(lane, has_waited) {
                 Turn::Wait(turnstile) => {
                     let reason = "too many connects were under way";
                     (
@@ -205,6 +206,7 @@ impl Shared {
             let left = self.max_wait.saturating_sub(began.elapsed());
             let waited = Deadline::default().within(left, turnstile.wait()).await;
             waited.ok_or(error)?;
+            has_waited = true;
         }
     }
 }

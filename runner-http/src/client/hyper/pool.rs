@@ -73,13 +73,17 @@ impl Pool {
         Some(self.in_use(link))
     }
 
-    /// Whether a connection may be opened now. A poll need not wait.
-    pub(super) fn turn(self: &Arc<Self>, lane: Lane) -> Turn {
+    /// Whether a connection may be opened now. A poll need not wait, and a call that has waited keeps its
+    /// place.
+    pub(super) fn turn(self: &Arc<Self>, lane: Lane, has_waited: bool) -> Turn {
         let mut state = self.lock();
         let counts = lane == Lane::Call;
         if counts && state.connecting >= MAX_CONNECTING {
             let (sender, turn) = oneshot::channel();
-            state.waiting.push_back(sender);
+            match has_waited {
+                true => state.waiting.push_front(sender),
+                false => state.waiting.push_back(sender),
+            }
             return Turn::Wait(Turnstile {
                 pool: Arc::clone(self),
                 turn,
