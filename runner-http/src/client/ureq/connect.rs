@@ -56,6 +56,11 @@ impl NotConnected {
             source: Some(source.into()),
         }
     }
+
+    /// As `ureq` hands it through.
+    fn wrapped(self) -> Error {
+        Error::Other(Box::new(self))
+    }
 }
 
 impl fmt::Display for NotConnected {
@@ -65,12 +70,6 @@ impl fmt::Display for NotConnected {
 }
 
 impl StdError for NotConnected {}
-
-impl From<NotConnected> for Error {
-    fn from(error: NotConnected) -> Self {
-        Self::Other(Box::new(error))
-    }
-}
 
 /// Makes connections.
 #[derive(Debug)]
@@ -89,9 +88,11 @@ impl Connector for TcpTls {
     ) -> Result<Option<Self::Out>, Error> {
         let limit = *details.timeout.after;
         let (host, port) = host_and_port(details.uri);
-        let addresses = self.look_up(host, port, limit)?;
-        let (stream, address) = race(&addresses, limit).inspect_err(|_| {
+        let addresses = self.look_up(host, port, limit);
+        let addresses = addresses.map_err(NotConnected::wrapped)?;
+        let (stream, address) = race(&addresses, limit).map_err(|error| {
             self.dns.failed(host, port);
+            error.wrapped()
         })?;
         self.dns.worked(host, port, address);
         // Requests are small and answered one by one; a failure only costs time.
@@ -129,7 +130,7 @@ impl Connector for TcpTls {
                 }
                 _ => HttpErrorKind::Tls,
             };
-            NotConnected::new(kind, error)
+            NotConnected::new(kind, error).wrapped()
         })?;
         Ok(transport.map(|transport| Box::new(transport) as Self::Out))
     }

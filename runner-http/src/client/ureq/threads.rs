@@ -427,7 +427,9 @@ impl Shared {
         let mut state = self.lock();
         let is_wanted = matches!(state.running.get(&job.id), Some(Running::Live(_)))
             && job.since.elapsed() < self.bounds.patience;
-        if !is_wanted || state.threads < 2 {
+        // Threads that are not bounded are those of polls, which take long.
+        let is_bounded = self.bounds.most < usize::MAX;
+        if !is_wanted || !is_bounded || state.threads < 2 {
             return Some(job);
         }
         let agent = state.running.remove(&job.id);
