@@ -1,6 +1,13 @@
 //! The Bot API of one bot: [`BotApi`].
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
@@ -10,8 +17,9 @@ use serde_json::value::RawValue;
 use crate::UreqClient;
 use crate::{
     ApiError, BaseUrlError, EnvError, HttpClient, HttpErrorKind, HttpRequest, HttpResponse,
-    LimitError, Limits, Token, TokenError, base_url, env, envelope,
+    LimitError, Limits, Token, TokenError, base_url, classify, env, envelope,
     error::{Body, json_fault},
+    flood::Flood,
     incoming::too_deep,
     scan::levels,
 };
@@ -109,7 +117,10 @@ impl<C: HttpClient> BotApi<C> {
     /// [`BaseUrlError`] if it is no address to which the token and a method can be added.
     pub fn base_url(self, url: impl AsRef<str>) -> Result<Self, BaseUrlError> {
         let base = base_url::check(url.as_ref())?;
-        Ok(self.change(|inner| inner.base = base))
+        Ok(self.change(|inner| {
+            inner.base = base;
+            inner.has_worked = Arc::default();
+        }))
     }
 
     /// Uses Telegram's test environment, whose bots and users are apart from the real ones.
@@ -127,6 +138,23 @@ impl<C: HttpClient> BotApi<C> {
         self.change(|inner| inner.limits = limits)
     }
 
+    /// How long a call may wait because of 429s, in total. Default: 60 s, which covers the limits of
+    /// one minute that the Bot API has for groups.
+    ///
+    /// A 429 says that the call had no effect and when to repeat it, so [`call`](Self::call) waits that
+    /// long and repeats it. Calls to the same chat wait as well instead of going out; without a chat,
+    /// calls of the same method do. A 429 that asks for more than what is left of this limit is
+    /// returned at once.
+    ///
+    /// [`Duration::ZERO`] returns every 429. Choose it if you retry by an error policy, or in tests on a
+    /// simulated clock: these waits follow the clock of the system.
+    ///
+    /// Polls do not count: the runner waits for them.
+    #[must_use]
+    pub fn flood_wait(self, limit: Duration) -> Self {
+        self.change(|inner| inner.flood_wait = limit)
+    }
+
     /// Calls a method and decodes its result.
     ///
     /// `params` is anything that serialises to a JSON object, such as a struct or
@@ -134,16 +162,17 @@ impl<C: HttpClient> BotApi<C> {
     /// parameters mean something else as `null` than left out: give `Option` fields
     /// `#[serde(skip_serializing_if = "Option::is_none")]`.
     ///
-    /// Nothing is retried; on a 429, [`ApiError::retry_after`] says how long to wait.
+    /// A call that gets a 429 is repeated when the server allows it, see
+    /// [`flood_wait`](Self::flood_wait). Nothing else is repeated: the call may have had its effect.
     ///
     /// # Errors
     ///
-    /// [`ApiError`]. After [`ApiError::Http`], [`ApiError::Limit`] and [`ApiError::Decode`] the call
-    /// may have had its effect.
+    /// [`ApiError`]; [`may_have_had_an_effect`](ApiError::may_have_had_an_effect) says whether it is
+    /// safe to repeat the call.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future ends the request; the call may have had its effect.
+    /// Dropping the future ends the request, or the wait; the call may have had its effect.
     pub fn call<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -151,10 +180,11 @@ impl<C: HttpClient> BotApi<C> {
     ) -> impl Future<Output = Result<T, ApiError>> + Send {
         // Encoded at the call and not at the first poll, so that `params` need not be `Sync`.
         let request = self.request(method, params);
+        let method = method.to_owned();
         let api = self.clone();
         async move {
-            let response = api.send(request?).await?;
-            let result: Option<&RawValue> = envelope::open(&response, api.token())?;
+            let response = api.send_patiently(&method, request?).await?;
+            let result = api.note(envelope::open::<&RawValue>(&response, api.token()))?;
             let result = result.unwrap_or(RawValue::NULL).get();
             if let Some(limit) = too_deep(levels(result), api.inner.limits.max_depth) {
                 return Err(ApiError::Limit(limit));
@@ -180,6 +210,9 @@ impl<C: HttpClient> BotApi<C> {
                 base: base_url::CLOUD.into(),
                 is_test: false,
                 limits: Limits::default(),
+                has_worked: Arc::default(),
+                flood: Arc::default(),
+                flood_wait: FLOOD_WAIT,
             }),
         }
     }
@@ -196,10 +229,59 @@ impl<C: HttpClient> BotApi<C> {
     pub(crate) async fn send(&self, request: HttpRequest) -> Result<HttpResponse, ApiError> {
         let max = request.limits.max_body;
         let answer = self.inner.client.send(request).await;
-        answer.map_err(|error| match error.kind() {
+        let mut answer = answer.map_err(|error| match error.kind() {
             HttpErrorKind::TooLarge => ApiError::Limit(LimitError::Body { max }),
             _ => ApiError::Http(error),
-        })
+        })?;
+        if answer.body.starts_with(BYTE_ORDER_MARK) {
+            answer.body = answer.body.slice(BYTE_ORDER_MARK.len()..);
+        }
+        Ok(answer)
+    }
+
+    /// Sends the request, and again after every 429 that can be waited out.
+    async fn send_patiently(
+        &self,
+        method: &str,
+        request: HttpRequest,
+    ) -> Result<HttpResponse, ApiError> {
+        let flood = &self.inner.flood;
+        let mut left = self.inner.flood_wait;
+        let mut wait = async |until: Instant| -> bool {
+            let delay = until.saturating_duration_since(Instant::now());
+            let Some(rest) = left.checked_sub(delay) else {
+                return false;
+            };
+            left = rest;
+            flood.timer.sleep_until(until).await.is_ok()
+        };
+        loop {
+            while let Some(until) = flood.until(method, &request.body, Instant::now())
+                && wait(until).await
+            {}
+            let response = self.send(request.clone()).await?;
+            let Some(delay) = envelope::too_many_requests(&response, self.token()) else {
+                return Ok(response);
+            };
+            let now = Instant::now();
+            let delay = classify::delay(delay);
+            flood.refused(method, &request.body, delay, now);
+            match now.checked_add(delay) {
+                Some(until) if wait(until).await => {}
+                _ => return Ok(response),
+            }
+        }
+    }
+
+    /// Remembers whether the Bot API has answered, and lets failures know.
+    pub(crate) fn note<T>(&self, mut outcome: Result<T, ApiError>) -> Result<T, ApiError> {
+        let known = &self.inner.has_worked;
+        match &mut outcome {
+            Ok(_) => known.store(true, Ordering::Relaxed),
+            Err(ApiError::Status { has_worked, .. }) => *has_worked = known.load(Ordering::Relaxed),
+            Err(_) => {}
+        }
+        outcome
     }
 
     pub(crate) fn current_limits(&self) -> &Limits {
@@ -241,6 +323,10 @@ struct Inner<C> {
     base: String,
     is_test: bool,
     limits: Limits,
+    /// Whether the Bot API has answered a call. All clones share it.
+    has_worked: Arc<AtomicBool>,
+    flood: Arc<Flood>,
+    flood_wait: Duration,
 }
 
 impl<C> Inner<C> {
@@ -268,6 +354,8 @@ impl<C> Clone for Inner<C> {
             client: Arc::clone(&self.client),
             token: self.token.clone(),
             base: self.base.clone(),
+            has_worked: Arc::clone(&self.has_worked),
+            flood: Arc::clone(&self.flood),
             ..*self
         }
     }
@@ -279,9 +367,17 @@ fn encode<P: Serialize + ?Sized>(params: &P) -> Result<Bytes, ApiError> {
     match body.first() {
         Some(b'{') => Ok(body.into()),
         _ if body == b"null" => Ok(Bytes::from_static(b"{}")),
-        _ => Err(ApiError::Encode("they are not a JSON object".into())),
+        _ => Err(ApiError::Encode(
+            "they are a JSON value of another type; use a struct, a map or json!({…})".into(),
+        )),
     }
 }
+
+/// The Bot API limits messages to a group by the minute.
+const FLOOD_WAIT: Duration = Duration::from_secs(60);
+
+/// Some proxies and servers of others begin a UTF-8 text with it; no JSON reader takes it.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// Longer than any method's name.
 const MAX_METHOD: usize = 64;

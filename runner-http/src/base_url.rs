@@ -1,6 +1,6 @@
 //! Where the Bot API server is.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, net::Ipv6Addr};
 
 /// The address of the cloud server.
 pub(crate) const CLOUD: &str = "https://api.telegram.org";
@@ -19,9 +19,34 @@ pub(crate) fn check(url: &str) -> Result<String, BaseUrlError> {
         return Err(BaseUrlError::Extra);
     }
     let rest = rest.trim_end_matches('/');
-    let host = rest.split(['/', ':']).next().unwrap_or_default();
-    if host.is_empty() {
-        return Err(BaseUrlError::Host);
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (host, port) = match authority.strip_prefix('[') {
+        Some(rest) => {
+            let (address, port) = rest.split_once(']').ok_or(BaseUrlError::Host)?;
+            if address.parse::<Ipv6Addr>().is_err() {
+                return Err(BaseUrlError::Host);
+            }
+            (address, port)
+        }
+        None => {
+            let host = authority.split(':').next().unwrap_or_default();
+            // Names of containers may have an underscore.
+            let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+            if host.is_empty() || !host.bytes().all(is_part) {
+                return Err(BaseUrlError::Host);
+            }
+            (host, &authority[host.len()..])
+        }
+    };
+    match port.strip_prefix(':') {
+        None if port.is_empty() => {}
+        None => return Err(BaseUrlError::Host),
+        Some(port) => {
+            let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+            if !is_number || !port.parse::<u16>().is_ok_and(|port| port > 0) {
+                return Err(BaseUrlError::Port);
+            }
+        }
     }
     if is_plain && host.eq_ignore_ascii_case("api.telegram.org") {
         return Err(BaseUrlError::Plain);
@@ -35,8 +60,10 @@ pub(crate) fn check(url: &str) -> Result<String, BaseUrlError> {
 pub enum BaseUrlError {
     /// It begins with neither `https://` nor `http://`.
     Scheme,
-    /// It names no host.
+    /// It names no host, or one that no name or address looks like.
     Host,
+    /// Its port is no number from 1 to 65535.
+    Port,
     /// It contains white space, control or non-ASCII characters.
     Characters,
     /// It contains a user, a query or a fragment.
@@ -51,7 +78,10 @@ impl fmt::Display for BaseUrlError {
             Self::Scheme => {
                 "the base URL must begin with https://, or http:// for a server of your own"
             }
-            Self::Host => "the base URL names no host: it looks like http://127.0.0.1:8081",
+            Self::Host => "the base URL names no valid host: it looks like http://127.0.0.1:8081",
+            Self::Port => {
+                "the base URL has a port that is no number from 1 to 65535: it looks like http://127.0.0.1:8081"
+            }
             Self::Characters => "the base URL contains characters that no URL may contain",
             Self::Extra => {
                 "the base URL must be scheme, host, port and path only: the token is added to it"
@@ -81,6 +111,9 @@ mod tests {
             ("https://api.telegram.org/", CLOUD),
             ("HTTP://127.0.0.1:8081//", "http://127.0.0.1:8081"),
             ("http://[::1]:8081", "http://[::1]:8081"),
+            ("http://[::1]", "http://[::1]"),
+            ("http://bot-api:8081/tg.bot", "http://bot-api:8081/tg.bot"),
+            ("http://127.0.0.1:65535", "http://127.0.0.1:65535"),
             (
                 "https://example.org/proxy/tg/",
                 "https://example.org/proxy/tg",
@@ -99,6 +132,17 @@ mod tests {
             ("https://", BaseUrlError::Host),
             ("http://:8081", BaseUrlError::Host),
             ("http:///bot", BaseUrlError::Host),
+            ("http://127.0.0.1:99999", BaseUrlError::Port),
+            ("http://127.0.0.1:0", BaseUrlError::Port),
+            ("http://127.0.0.1:", BaseUrlError::Port),
+            ("http://127.0.0.1:+80", BaseUrlError::Port),
+            ("http://127.0.0.1:80:80", BaseUrlError::Port),
+            ("http://127.0.0.1:8081.", BaseUrlError::Port),
+            ("http://[::1", BaseUrlError::Host),
+            ("http://::1", BaseUrlError::Host),
+            ("http://[::1]x", BaseUrlError::Host),
+            ("http://[127.0.0.1]", BaseUrlError::Host),
+            ("http://a<b>", BaseUrlError::Host),
             ("http://a b", BaseUrlError::Characters),
             ("http://a\r\nx: y", BaseUrlError::Characters),
             ("http://user:pass@example.org", BaseUrlError::Extra),

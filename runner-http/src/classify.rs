@@ -41,6 +41,12 @@ impl Class {
                 400 if is_logged_out(description) => Self::Fatal,
                 code => Self::of_code(*code, error.retry_after()),
             },
+            // A proxy, a portal or a firewall is in between, and not for long.
+            ApiError::Status {
+                status,
+                has_worked: true,
+                ..
+            } if *status != 429 => Self::Transient,
             ApiError::Status { status, .. } => Self::of_code(*status, error.retry_after()),
             ApiError::Http(error) => match error.kind() {
                 HttpErrorKind::InvalidUrl => Self::Fatal,
@@ -61,18 +67,21 @@ impl Class {
             // From proxies only: it was slow, not wrong.
             408 | 425 => Self::Transient,
             409 => Self::Conflict(Conflict::Poller),
-            // Without a delay, the one that the server itself names most often.
-            429 => Self::RetryAfter(
-                retry_after
-                    .unwrap_or(DEFAULT_RETRY_AFTER)
-                    .clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER),
-            ),
+            429 => Self::RetryAfter(delay(retry_after)),
             400..=499 | 501 | 505 => Self::Fatal,
             _ => Self::Transient,
         }
     }
 }
 
+/// How long to wait after a 429.
+pub(crate) fn delay(retry_after: Option<Duration>) -> Duration {
+    retry_after
+        .unwrap_or(DEFAULT_RETRY_AFTER)
+        .clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER)
+}
+
+/// The one that the server itself names most often.
 const DEFAULT_RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// The server rounds up to whole seconds, so a zero is a mistake and would make a busy loop.

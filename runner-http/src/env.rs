@@ -81,6 +81,10 @@ mod tests {
             text.starts_with("BOT_API_URL") && text.contains("https://"),
             "{text}"
         );
+        // Pasted with the full stop of the sentence.
+        let error = base_url(Ok("http://127.0.0.1:8081.".into())).unwrap_err();
+        let text = EnvError::BaseUrl(error).to_string();
+        assert!(text.starts_with("BOT_API_URL"), "{text}");
         // The token would be sent in the clear.
         let error = base_url(Ok("http://api.telegram.org".into()));
         assert_eq!(error, Err(BaseUrlError::Plain));

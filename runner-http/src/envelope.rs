@@ -27,8 +27,23 @@ where
             status: response.status,
             excerpt: excerpt(&response.body, token),
             retry_after: header_delay(response),
+            // Only the bot knows.
+            has_worked: false,
         }),
     }
+}
+
+/// The delay that a 429 asks for, if this is one; the inner `None` if it does not say.
+pub(crate) fn too_many_requests(
+    response: &HttpResponse,
+    token: &Token,
+) -> Option<Option<Duration>> {
+    // The code in the body rules, but an answer with 200 is read only once, by its caller.
+    if response.status < 300 {
+        return None;
+    }
+    let error = open::<&RawValue>(response, token).err()?;
+    (error.code() == Some(429)).then(|| error.retry_after())
 }
 
 /// The outermost object of every answer.

@@ -36,6 +36,9 @@ pub enum ApiError {
         excerpt: String,
         /// How long to wait, if the head of the answer says so.
         retry_after: Option<Duration>,
+        /// Whether the Bot API has answered a call of this bot before. Then the base URL is right, and
+        /// what came in between will go; a poll is repeated instead of ending the run.
+        has_worked: bool,
     },
     /// The answer was one of the Bot API, but not of the shape that was expected.
     #[non_exhaustive]
@@ -59,7 +62,7 @@ pub enum ApiError {
         /// The update.
         body: Body,
     },
-    /// The parameters cannot be written as a JSON object.
+    /// The parameters are not a JSON object, or cannot be written as one.
     Encode(BoxError),
     /// No method can have this name.
     #[non_exhaustive]
@@ -87,6 +90,22 @@ impl ApiError {
             Self::Api { parameters, .. } => parameters.retry_after,
             Self::Status { retry_after, .. } => *retry_after,
             _ => None,
+        }
+    }
+
+    /// Whether the call may have had its effect in spite of the error. If not, it is safe to repeat it.
+    ///
+    /// It had none if it was refused (4xx, a 429 among them) or never sent. It may have had one if the
+    /// answer was lost or cannot be read, or if the server failed (5xx).
+    #[must_use]
+    pub fn may_have_had_an_effect(&self) -> bool {
+        match self {
+            Self::Encode(_) | Self::Method { .. } => false,
+            Self::Http(error) => error.may_have_been_sent(),
+            Self::Api { code, .. } | Self::Status { status: code, .. } => {
+                !matches!(code, 300..500) || *code == 408
+            }
+            _ => true,
         }
     }
 
@@ -119,7 +138,10 @@ impl fmt::Display for ApiError {
                 }
             }
             Self::Status {
-                status, excerpt, ..
+                status,
+                excerpt,
+                has_worked,
+                ..
             } => {
                 write!(
                     f,
@@ -130,10 +152,14 @@ impl fmt::Display for ApiError {
                     excerpt => write!(f, " ({excerpt})")?,
                 }
                 match status {
+                    429 | 500.. => Ok(()),
+                    _ if *has_worked => f.write_str(
+                        "; the Bot API has answered before: check what is between here and the server",
+                    ),
                     300..400 => f.write_str(
                         "; redirects are not followed, because the URL contains the token: set the base URL to where the server is",
                     ),
-                    400..500 if *status != 429 => {
+                    400..500 => {
                         f.write_str("; check the base URL, and what is between here and the server")
                     }
                     _ => Ok(()),
@@ -152,7 +178,7 @@ impl fmt::Display for ApiError {
                  passed by; drop the pending updates, or wait for the next one",
                 body.len()
             ),
-            Self::Encode(_) => f.write_str("the parameters cannot be written as JSON"),
+            Self::Encode(_) => f.write_str("the parameters must be a JSON object"),
             Self::Method { name } => write!(
                 f,
                 "no method is called {name:?}: a name consists of letters, digits and _"

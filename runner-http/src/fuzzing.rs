@@ -226,7 +226,10 @@ fn header(incoming: &Incoming) -> Found {
 
 /// The naive model: the header from a whole tree.
 pub(crate) fn model(update: &[(String, Json)]) -> Found {
-    let content = update.iter().find(|(name, _)| name != "update_id");
+    let is_null = |value: &Json| matches!(value, Json::Other(text) if text == "null");
+    let content = update
+        .iter()
+        .find(|(name, value)| name != "update_id" && !is_null(value));
     let kind = content.map_or("", |(name, _)| name.as_str());
     let (mut chat, mut user) = (None, None);
     // Of two that mean the same, the last one counts.
@@ -241,6 +244,19 @@ pub(crate) fn model(update: &[(String, Json)]) -> Found {
             ("message", "callback_query") => {
                 for (_, value) in value.fields().iter().filter(|(name, _)| name == "chat") {
                     peer(value, &mut chat);
+                }
+            }
+            ("boost", "chat_boost") | ("source", "removed_chat_boost") => {
+                let inside = if name == "boost" { "source" } else { "user" };
+                for (_, value) in value.fields().iter().filter(|(name, _)| name == inside) {
+                    match inside {
+                        "user" => peer(value, &mut user),
+                        _ => value
+                            .fields()
+                            .iter()
+                            .filter(|(name, _)| name == "user")
+                            .for_each(|(_, value)| peer(value, &mut user)),
+                    }
                 }
             }
             ("user_chat_id", "business_connection") => chat = value.integer(),

@@ -3,7 +3,10 @@
 use std::{fmt, marker::PhantomData, time::Duration};
 
 use runner_core::{BoxError, Delivery, GetUpdates, Key, UpdatesRequest};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use crate::{
     ApiError, BotApi, HttpClient, HttpErrorKind, Incoming, Lane, LimitError, Update, split::split,
@@ -145,7 +148,8 @@ async fn poll<C: HttpClient>(
     post.lane = Lane::Poll;
     post.limits.answer = post.limits.answer.saturating_add(request.timeout);
     let answer = api.send(post).await?;
-    split(&answer, api.token(), request.offset, limit.into(), &limits)
+    let updates = split(&answer, api.token(), request.offset, limit.into(), &limits);
+    api.note(updates)
 }
 
 fn max_updates<C: HttpClient>(api: &BotApi<C>) -> u8 {
@@ -174,7 +178,7 @@ async fn delete_webhook<C: HttpClient>(
     let params = Params {
         drop_pending_updates,
     };
-    api.call::<bool>("deleteWebhook", &params).await?;
+    api.call::<IgnoredAny>("deleteWebhook", &params).await?;
     Ok(())
 }
 

@@ -53,7 +53,8 @@ impl Scan {
                 self.id = json.integer()?.filter(|id| IDS.contains(id));
                 Some(())
             }
-            _ if self.kind.is_some() => json.skip(),
+            // Serialisers of a whole model write each kind that it is not as `null`.
+            _ if self.kind.is_some() || json.is_null()? => json.skip(),
             name => {
                 let kind = UpdateKind::from_name(&String::from_utf8_lossy(name));
                 let place = Place::of(&kind);
@@ -75,7 +76,14 @@ impl Scan {
     fn content(&mut self, json: &mut Scanner<'_>, place: Place) -> Option<()> {
         json.fields(|json, name| match (name, place) {
             (b"from" | b"user", _) => peer(json, &mut self.user),
-            (b"chat" | b"voter_chat", Place::Chat) => peer(json, &mut self.chat),
+            (b"chat" | b"voter_chat", Place::Chat | Place::Boost | Place::RemovedBoost) => {
+                peer(json, &mut self.chat)
+            }
+            (b"boost", Place::Boost) => json.fields(|json, name| match name {
+                b"source" => self.source(json),
+                _ => json.skip(),
+            }),
+            (b"source", Place::RemovedBoost) => self.source(json),
             (b"message", Place::Message) => json.fields(|json, name| match name {
                 b"chat" => peer(json, &mut self.chat),
                 _ => json.skip(),
@@ -84,6 +92,14 @@ impl Scan {
                 self.chat = json.integer()?;
                 Some(())
             }
+            _ => json.skip(),
+        })
+    }
+
+    /// Why a chat is boosted, which says by whom.
+    fn source(&mut self, json: &mut Scanner<'_>) -> Option<()> {
+        json.fields(|json, name| match name {
+            b"user" => peer(json, &mut self.user),
             _ => json.skip(),
         })
     }
@@ -109,6 +125,10 @@ pub(crate) enum Place {
     Message,
     /// The object has its id only. A request to join has that too, beside its chat.
     UserChat,
+    /// In the object itself; the user is in the source of the boost inside.
+    Boost,
+    /// In the object itself; the user is in the source inside.
+    RemovedBoost,
 }
 
 impl Place {
@@ -116,6 +136,8 @@ impl Place {
         match kind {
             UpdateKind::CallbackQuery => Self::Message,
             UpdateKind::BusinessConnection => Self::UserChat,
+            UpdateKind::ChatBoost => Self::Boost,
+            UpdateKind::RemovedChatBoost => Self::RemovedBoost,
             _ => Self::Chat,
         }
     }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `ureq` (default) | `UreqClient`: blocking connections on threads of its own; what `BotApi::new` uses |
 //! | `hyper` | `HyperClient`: an async client for every runtime, for bots that send a lot |
+//! | `native-certs` | `ClientOptions::system_roots`: trust the root certificates of the system |
 //! | `test-util` | `testing`: a conformance suite for HTTP clients |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -20,6 +21,7 @@ mod client;
 mod env;
 mod envelope;
 mod error;
+mod flood;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod get_updates;
@@ -38,16 +40,17 @@ mod strict;
 mod string;
 #[cfg(feature = "test-util")]
 pub mod testing;
+mod timer;
 mod token;
 mod update;
 mod walk;
 
-#[cfg(any(feature = "hyper", feature = "ureq"))]
-pub use self::client::ClientOptions;
 #[cfg(feature = "hyper")]
 pub use self::client::HyperClient;
 #[cfg(feature = "ureq")]
 pub use self::client::UreqClient;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+pub use self::client::{CertificateError, ClientOptions};
 pub use self::{
     api::BotApi,
     base_url::BaseUrlError,

@@ -1,6 +1,6 @@
 //! The methods that almost every bot needs. Everything else is [`BotApi::call`].
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{ApiError, BotApi, HttpClient};
 
@@ -61,7 +61,8 @@ impl<C: HttpClient> BotApi<C> {
         }
 
         let callback_query_id = callback_query_id.as_ref();
-        self.call::<bool>("answerCallbackQuery", &Params { callback_query_id })
+        // What it returns says nothing.
+        self.call::<IgnoredAny>("answerCallbackQuery", &Params { callback_query_id })
             .await?;
         Ok(())
     }
@@ -73,9 +74,11 @@ impl<C: HttpClient> BotApi<C> {
 pub struct User {
     /// The user's id.
     pub id: i64,
-    /// Whether it is a bot.
+    /// Whether it is a bot. False if the server does not say.
+    #[serde(default)]
     pub is_bot: bool,
-    /// The first name.
+    /// The first name. Empty if the server does not say.
+    #[serde(default)]
     pub first_name: String,
     /// The name after the `@`.
     pub username: Option<String>,
@@ -87,6 +90,7 @@ pub struct User {
 pub struct SentMessage {
     /// Its id within the chat.
     pub message_id: i64,
-    /// When it was sent, as Unix time in seconds.
+    /// When it was sent, as Unix time in seconds. Zero if the server does not say.
+    #[serde(default)]
     pub date: i64,
 }

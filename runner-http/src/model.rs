@@ -72,7 +72,9 @@ impl<'de> Visitor<'de> for ContentOf<'_> {
         let mut content = Content::default();
         while let Some(is_content) = map.next_key_seed(IsName(self.0.as_str()))? {
             if is_content && self.0.has_known_shape() {
-                Object(content) = map.next_value()?;
+                if let Some(Object(found)) = map.next_value()? {
+                    content = found;
+                }
             } else {
                 map.next_value::<IgnoredAny>()?;
             }

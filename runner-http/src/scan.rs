@@ -153,6 +153,12 @@ impl<'a> Scanner<'a> {
         self.peek().is_none()
     }
 
+    /// Whether the next value is `null`, without passing over it.
+    pub(crate) fn is_null(&mut self) -> Option<bool> {
+        // Nothing else that is valid begins like this.
+        self.peek().map(|byte| byte == b'n')
+    }
+
     /// The next byte that is not white space, without passing over it.
     fn peek(&mut self) -> Option<u8> {
         loop {

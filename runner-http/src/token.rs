@@ -21,6 +21,9 @@ impl Token {
         if token.is_empty() {
             return Err(TokenError::Empty);
         }
+        if token.starts_with(QUOTES) || token.ends_with(QUOTES) {
+            return Err(TokenError::Quotes);
+        }
         if token.chars().any(char::is_whitespace) {
             return Err(TokenError::Whitespace);
         }
@@ -98,6 +101,8 @@ pub enum TokenError {
     },
     /// There is nothing.
     Empty,
+    /// There are quotes around it.
+    Quotes,
     /// There is white space around or in it.
     Whitespace,
     /// It is longer than any token.
@@ -120,6 +125,12 @@ impl fmt::Display for TokenError {
                 );
             }
             Self::Empty => "is empty",
+            Self::Quotes => {
+                return f.write_str(
+                    "the bot token is in quotes: leave them out; a shell removes them, `docker --env-file` and \
+                     others keep them",
+                );
+            }
             Self::Whitespace => "contains white space",
             Self::TooLong => "is longer than 80 characters",
             Self::NoColon => "has no colon",
@@ -142,6 +153,8 @@ impl fmt::Debug for TokenError {
 }
 
 impl Error for TokenError {}
+
+const QUOTES: [char; 2] = ['"', '\''];
 
 /// The longest token that the Bot API server looks at.
 const MAX_LEN: usize = 80;
@@ -178,6 +191,10 @@ mod tests {
             (format!("0:{SECRET}"), TokenError::BotId),
             (format!("012:{SECRET}"), TokenError::BotId),
             (format!("+12:{SECRET}"), TokenError::BotId),
+            (format!("\"12:{SECRET}\""), TokenError::Quotes),
+            (format!("'12:{SECRET}'"), TokenError::Quotes),
+            (format!("\"12:{SECRET}"), TokenError::Quotes),
+            (format!("12:{SECRET}'"), TokenError::Quotes),
             (format!("bot12:{SECRET}"), TokenError::BotId),
             (format!("18014398509481984:{SECRET}"), TokenError::BotId),
             (

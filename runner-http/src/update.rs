@@ -374,7 +374,6 @@ mod tests {
     #[test]
     fn what_is_wrong_is_refused_with_a_name_and_without_its_content() {
         for content in [
-            r#""message":null"#,
             r#""message":"secret""#,
             r#""message":{"text":7}"#,
             r#""message":{"date":"secret"}"#,

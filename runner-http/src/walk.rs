@@ -42,6 +42,10 @@ impl Walked {
                 self.scan.id = Some(json.integer().filter(|id| IDS.contains(id))?);
                 return Some(());
             }
+            // Serialisers of a whole model write each kind that it is not as `null`.
+            if json.is_null()? {
+                return Some(());
+            }
             if self.scan.kind.is_some() {
                 return None;
             }
@@ -121,6 +125,8 @@ impl Walked {
         match (name, place) {
             (b"from" | b"user", _) => self.scan.user = Some(peer(json, 3)?),
             (b"chat" | b"voter_chat", Place::Chat) => self.scan.chat = Some(peer(json, 3)?),
+            // They are rare.
+            (_, Place::Boost | Place::RemovedBoost) => return None,
             (b"user_chat_id", Place::UserChat) => self.scan.chat = Some(json.integer()?),
             _ => return json.skip(2),
         }

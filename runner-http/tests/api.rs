@@ -179,7 +179,7 @@ fn an_error_of_the_bot_api_says_everything() {
         .collect();
     assert!(answers.len() > 10);
     let fake = Fake::answering(answers.clone());
-    let api = api(&fake);
+    let api = api(&fake).flood_wait(Duration::ZERO);
     for (status, body) in answers {
         let given: Value = serde_json::from_str(&body).unwrap();
         let answer = block_on(api.call::<Value>("x", &()));
@@ -537,5 +537,58 @@ fn no_poll_asks_for_more_updates_than_the_limit() {
         assert_eq!(api.updates_as::<Value>().max_updates(), most);
         block_on(api.get_updates(&request())).unwrap();
         assert_eq!(fake.bodies()[0]["limit"], most);
+    }
+}
+
+/// What a proxy, a portal or a firewall answers instead of the Bot API.
+const PAGE: &str = "<html><h1>Not here</h1></html>";
+
+#[test]
+fn a_page_instead_of_an_answer_passes_once_the_bot_has_had_one() {
+    for status in [301, 302, 307, 400, 401, 403, 404, 405, 409, 413, 501] {
+        let fake = Fake::answering([ok("[]"), (status, PAGE.into())]);
+        let mut api = api(&fake);
+        block_on(api.get_updates(&request())).unwrap();
+        let error = SupplyError::from(block_on(api.get_updates(&request())).unwrap_err());
+        assert!(
+            matches!(error, SupplyError::Transient(_)),
+            "{status}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn any_success_of_the_bot_counts_and_clones_know_of_it() {
+    let fake = Fake::answering([ok("true"), (302, PAGE.into())]);
+    let mut polling = api(&fake);
+    let handling = polling.clone().limits(Limits::default());
+    block_on(handling.call::<bool>("close", &())).unwrap();
+    let error = SupplyError::from(block_on(polling.get_updates(&request())).unwrap_err());
+    assert!(matches!(error, SupplyError::Transient(_)), "{error:?}");
+}
+
+#[test]
+fn a_page_instead_of_the_first_answer_is_fatal_and_says_what_to_check() {
+    for status in [301, 302, 403, 404, 413] {
+        let fake = Fake::answering([(status, PAGE.into())]);
+        let error = block_on(api(&fake).get_updates(&request())).unwrap_err();
+        assert!(error.to_string().contains("base URL"), "{error}");
+        let error = SupplyError::from(error);
+        assert!(
+            matches!(error, SupplyError::Fatal(_)),
+            "{status}: {error:?}"
+        );
+    }
+}
+
+#[test]
+fn a_refusal_by_the_bot_api_is_fatal_at_any_time() {
+    for code in [400, 401, 403, 404] {
+        let body = json!({"ok": false, "error_code": code, "description": "no"});
+        let fake = Fake::answering([ok("[]"), (code, body.to_string())]);
+        let mut api = api(&fake);
+        block_on(api.get_updates(&request())).unwrap();
+        let error = SupplyError::from(block_on(api.get_updates(&request())).unwrap_err());
+        assert!(matches!(error, SupplyError::Fatal(_)), "{code}: {error:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! What the suite cannot check without certificates: the clients over TLS.
 
 use std::{
+    error::Error,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
     pin::pin,
@@ -21,7 +22,9 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned, crypto::ring, pki_type
 /// Answers every request whose path ends in `answer`, and no other.
 struct Server {
     port: u16,
+    /// The same in DER and in PEM.
     certificate: Vec<u8>,
+    pem: String,
     accepted: Arc<AtomicUsize>,
     requests: async_channel::Receiver<()>,
     closes: async_channel::Receiver<Instant>,
@@ -60,6 +63,7 @@ impl Server {
         Self {
             port,
             certificate,
+            pem: pem(made.cert.der()),
             accepted,
             requests,
             closes,
@@ -143,30 +147,95 @@ async fn check<C: HttpClient>(trusting: impl Fn(Vec<u8>) -> C, other: C) {
 
 #[test]
 fn ureq_client_over_tls() {
-    let trusting = |certificate| {
-        UreqClient::with_options(ClientOptions::default().root_certificates([certificate]))
-    };
+    let trusting = |certificate| UreqClient::with_options(trusting_options([certificate]));
     async_io::block_on(check(trusting, UreqClient::new()));
 }
 
 #[test]
 fn hyper_client_over_tls() {
-    let trusting = |certificate| {
-        HyperClient::with_options(ClientOptions::default().root_certificates([certificate]))
-    };
+    let trusting = |certificate| HyperClient::with_options(trusting_options([certificate]));
     async_io::block_on(check(trusting, HyperClient::new()));
 }
 
 #[test]
 fn hyper_client_over_tls_inside_tokio() {
-    let trusting = |certificate| {
-        HyperClient::with_options(ClientOptions::default().root_certificates([certificate]))
-    };
+    let trusting = |certificate| HyperClient::with_options(trusting_options([certificate]));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .build()
         .unwrap();
     runtime.block_on(check(trusting, HyperClient::new()));
+}
+
+fn pem(der: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text: Vec<u8> = Vec::new();
+    for bytes in der.chunks(3) {
+        let group = [0, 1, 2].map(|at| usize::from(*bytes.get(at).unwrap_or(&0)));
+        let bits = group[0] << 16 | group[1] << 8 | group[2];
+        let digits = [18, 12, 6, 0].map(|shift| DIGITS[bits >> shift & 63]);
+        text.extend(&digits[..=bytes.len()]);
+        text.extend(&b"=="[..3 - bytes.len()]);
+    }
+    let lines: Vec<_> = text.chunks(64).map(String::from_utf8_lossy).collect();
+    format!(
+        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+        lines.join("\n")
+    )
+}
+
+fn trusting_options(files: impl IntoIterator<Item = impl AsRef<[u8]>>) -> ClientOptions {
+    let options = ClientOptions::default().root_certificates(files);
+    options.unwrap()
+}
+
+#[test]
+fn certificates_are_taken_as_pem_too() {
+    async_io::block_on(async {
+        let (server, other) = (Server::start(), Server::start());
+        let bundle = format!("# Of a company.\n{}\n{}", other.pem, server.pem);
+        let options = trusting_options([bundle]);
+        let request = || server.request("localhost", "answer", Lane::Call);
+        let ureq = UreqClient::with_options(options.clone());
+        assert_eq!(ureq.send(request()).await.unwrap().status, 200);
+        let hyper = HyperClient::with_options(options);
+        assert_eq!(hyper.send(request()).await.unwrap().status, 200);
+    });
+}
+
+#[test]
+fn what_is_no_certificate_is_refused_with_its_place() {
+    let server = Server::start();
+    let refused = |files: &[&[u8]]| {
+        let error = ClientOptions::default()
+            .root_certificates(files)
+            .unwrap_err();
+        assert!(error.source().is_some());
+        error.to_string()
+    };
+    let good = &server.certificate[..];
+    assert!(refused(&[good, b"nonsense"]).starts_with("root certificate 2 "));
+    assert!(refused(&[&good[..100], good]).starts_with("root certificate 1 "));
+    assert!(refused(&[b""]).starts_with("root certificate 1 "));
+    assert!(
+        refused(&[b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
+            .contains("BEGIN CERTIFICATE")
+    );
+    let broken = server.pem.replace("MII", "MIA");
+    assert!(
+        refused(&[server.pem.as_bytes(), broken.as_bytes()]).starts_with("root certificate 2 ")
+    );
+    assert!(refused(&[]).starts_with("the list of root certificates "));
+}
+
+#[cfg(feature = "native-certs")]
+#[test]
+fn the_roots_of_the_system_are_read_or_missed() {
+    // Which it is depends on the machine.
+    match ClientOptions::default().system_roots() {
+        Ok(options) => drop(UreqClient::with_options(options)),
+        Err(error) => assert!(error.to_string().contains("system"), "{error}"),
+    }
 }
 
 const SECRET: &str = "123456789:AAHconformanceTokenThatMustNotBeSeen";

@@ -250,6 +250,21 @@ fn a_429_is_waited<C: HttpClient>(world: World<C>) {
     assert_eq!(world.replies(), ["late"]);
 }
 
+fn everybody_is_answered_although_the_server_says_429<C: HttpClient>(world: World<C>) {
+    let busy = FaultRule::new(Fault::TooManyRequests(1)).method("sendMessage");
+    world
+        .server
+        .set_faults(FaultPlan::new(0).rule(busy.skip(30).times(70)));
+    for chat in 1..=100 {
+        world.server.push_message(chat, chat, "hello").unwrap();
+    }
+    let handle = world.start(world.echo());
+    world.wait_for_replies(100);
+    let report = block_on(handle.stop()).unwrap();
+    assert_eq!(world.replies().len(), 100);
+    assert_eq!(report.counters.finished, 100);
+}
+
 fn a_connection_that_hangs_costs_one_deadline<C: HttpClient>(world: World<C>) {
     let hang = FaultRule::new(Fault::HalfOpen).method("getUpdates");
     // The first answer must come: until then, a login is allowed for.
@@ -337,7 +352,8 @@ fn typed_calls_work<C: HttpClient>(world: World<C>) {
     assert_eq!(error.code(), Some(403));
     let busy = FaultRule::new(Fault::TooManyRequests(7)).times(1);
     world.server.set_faults(FaultPlan::new(0).rule(busy));
-    let error = block_on(world.api.send_message(5, "x")).unwrap_err();
+    let hasty = world.api.clone().flood_wait(Duration::ZERO);
+    let error = block_on(hasty.send_message(5, "x")).unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
 }
 
@@ -355,6 +371,7 @@ macro_rules! everywhere {
                 a_refused_token_ends_the_run_and_says_what_to_do
                 a_redirect_is_not_followed_and_ends_the_run
                 a_429_is_waited
+                everybody_is_answered_although_the_server_says_429
                 a_connection_that_hangs_costs_one_deadline
                 stopping_cuts_the_poll_and_confirms_what_was_handled
                 a_webhook_ends_the_run_unless_it_may_be_deleted

@@ -46,6 +46,7 @@
 //! | `smol` | `runner::smol`: the runner on async-executor and async-io; pulls in no tokio |
 //! | `http` (default) | `BotApi`: the Bot API over blocking connections on threads of its own |
 //! | `hyper` | `HyperClient`: an async client, for bots that send a lot; the same on every runtime. hyper needs the channels of tokio, not its runtime |
+//! | `native-certs` | `ClientOptions::system_roots`: trust the root certificates of the system |
 //! | `tracing` (default) | events for every change of state |
 //! | `test-util` | `runner::testing`: simulated time, a Bot API in memory, scripted suppliers, recording consumers |
 
@@ -106,11 +107,13 @@ mod guide {
         Load: "../../docs/load.md",
         Timeouts: "../../docs/timeouts.md",
         Errors: "../../docs/errors.md",
+        RetryingCalls: "../../docs/retrying-calls.md",
         Stopping: "../../docs/stopping.md",
         Conflicts: "../../docs/conflicts.md",
         Guarantees: "../../docs/guarantees.md",
         Reliability: "../../docs/reliability.md",
         Performance: "../../docs/performance.md",
+        Troubleshooting: "../../docs/troubleshooting.md",
         Testing: "../../docs/testing.md",
         Embedding: "../../docs/embedding.md",
         Supplier: "../../docs/supplier.md",

@@ -228,8 +228,11 @@ impl<C: HttpClient> World<C> {
     }
 
     /// Runs that end with an error.
-    fn fail(&self, runtime: &Arc<dyn Runtime>) {
+    fn fail(&mut self, runtime: &Arc<dyn Runtime>) {
         for fault in FATAL {
+            // A redirect is fatal only to a bot that has had no answer from there.
+            let api = self.api.clone().base_url(self.server.url());
+            self.api = api.unwrap();
             self.server.set_faults(FaultPlan::new(1).once(fault));
             self.end_in_error(runtime, &format!("{fault:?}"));
         }
@@ -332,7 +335,7 @@ fn the_token_shows_nowhere() {
 
 fn suffer_all<C: HttpClient + Debug + Clone>(said: &Said, runtime: &Arc<dyn Runtime>, client: C) {
     said.debug("client", &client);
-    let world = World::new(said, client.clone());
+    let mut world = World::new(said, client.clone());
     assert_eq!(world.server.token().split_once(':').unwrap().1, SECRET);
     world.suffer(runtime);
     world.fail(runtime);

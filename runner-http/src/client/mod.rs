@@ -3,14 +3,20 @@
 //! No redirects, no retries, no cookies, no proxies: all that the runner must decide stays visible
 //! to it. Knows neither JSON nor what the Bot API means by a status.
 
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+mod buffers;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+mod dns;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+mod gunzip;
 #[cfg(feature = "hyper")]
 mod hyper;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod options;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
-mod spare;
-#[cfg(any(feature = "hyper", feature = "ureq"))]
 mod target;
+#[cfg(all(test, feature = "hyper", feature = "test-util", feature = "ureq"))]
+mod tests;
 #[cfg(feature = "ureq")]
 mod ureq;
 
@@ -22,7 +28,7 @@ use runner_core::BoxError;
 #[cfg(feature = "hyper")]
 pub use self::hyper::HyperClient;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
-pub use self::options::ClientOptions;
+pub use self::options::{CertificateError, ClientOptions};
 #[cfg(feature = "ureq")]
 pub use self::ureq::UreqClient;
 pub(crate) use crate::Limits;
@@ -38,8 +44,10 @@ pub(crate) use crate::Limits;
 /// - Redirects are not followed: the answer is returned as it is.
 /// - Nothing is retried, with one exception: a kept-alive connection that was closed before the
 ///   first byte of the answer may be replaced once, at once.
-/// - `gzip` answers are decoded.
+/// - `gzip` answers are decoded, in whatever case the encoding is named. If the body of an answer that is
+///   no success (2xx) cannot be decoded, it is empty: the status and `Retry-After` still count.
 /// - [`Lane::Poll`] has connections of its own: a flood of calls never delays a poll.
+/// - Calls that the server holds keep no other call waiting for more than a few seconds.
 /// - The [`Limits`] of time and [`Limits::max_body`] are enforced; the others are not its business.
 /// - The URL never appears in an error or in `Debug`: it contains the token.
 ///
@@ -157,6 +165,8 @@ pub enum HttpErrorKind {
     TooLarge,
     /// The URL cannot be used.
     InvalidUrl,
+    /// All threads or connections of the client were in use for too long. Nothing was sent.
+    Busy,
     /// The client has been shut down, or could not start what it needs.
     Unavailable,
 }
@@ -180,13 +190,40 @@ impl HttpError {
     pub const fn kind(&self) -> HttpErrorKind {
         self.kind
     }
+
+    /// Whether the process has as many files and sockets open as it may.
+    #[cfg(any(feature = "hyper", feature = "ureq"))]
+    fn is_out_of_descriptors(&self) -> bool {
+        // ENFILE and EMFILE, and what Windows calls the latter.
+        const CODES: [i32; 3] = [23, 24, 10024];
+        let source = self.source.as_ref();
+        let error = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        let code = error.and_then(std::io::Error::raw_os_error);
+        code.is_some_and(|code| CODES.contains(&code))
+    }
+
+    /// Whether a part of the request may have reached the server.
+    #[must_use]
+    pub const fn may_have_been_sent(&self) -> bool {
+        !matches!(
+            self.kind,
+            HttpErrorKind::Connect
+                | HttpErrorKind::ConnectTimeout
+                | HttpErrorKind::Tls
+                | HttpErrorKind::InvalidUrl
+                | HttpErrorKind::Busy
+        )
+    }
 }
 
 impl fmt::Display for HttpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.kind {
             HttpErrorKind::Connect => "cannot connect to the Bot API server",
-            HttpErrorKind::Tls => "the TLS handshake with the Bot API server failed",
+            HttpErrorKind::Tls => {
+                "the TLS handshake with the Bot API server failed; for a certificate that is not \
+                 signed for the public, see ClientOptions::root_certificates"
+            }
             HttpErrorKind::ConnectTimeout => "connecting to the Bot API server took too long",
             HttpErrorKind::AnswerTimeout => "the Bot API server did not answer in time",
             HttpErrorKind::BodyTimeout => "the answer was not complete in time",
@@ -194,6 +231,7 @@ impl fmt::Display for HttpError {
             HttpErrorKind::Malformed => "the answer is not valid HTTP",
             HttpErrorKind::TooLarge => "the answer is larger than Limits::max_body allows",
             HttpErrorKind::InvalidUrl => "the URL of the Bot API server is not valid",
+            HttpErrorKind::Busy => "the HTTP client was busy with other calls for too long",
             HttpErrorKind::Unavailable => "the HTTP client is not available",
         })
     }

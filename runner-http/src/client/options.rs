@@ -1,22 +1,29 @@
 //! How a client works: [`ClientOptions`].
 
-use std::num::NonZeroUsize;
+use std::{error::Error, fmt, num::NonZeroUsize, time::Duration};
+
+use runner_core::BoxError;
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 
 /// How an HTTP client works, whichever it is.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ClientOptions {
-    /// How many calls run at a time where each needs a thread, which is in `UreqClient`; a
-    /// `HyperClient` has no such bound. Default: 16, which at 50 ms a call sends 320 messages a
-    /// second, ten times what the Bot API allows.
+    /// How many calls run at a time at most where each needs a thread, which is in `UreqClient`; a
+    /// `HyperClient` has no such bound. Default: 500, as many as handlers run at a time by default. A
+    /// thread that waits for an answer costs little memory, and ends after 15 s without work.
     pub threads: NonZeroUsize,
+    /// How long a call waits for a thread or a connection before it fails with
+    /// [`HttpErrorKind::Busy`](crate::HttpErrorKind::Busy). Default: 30 s.
+    pub max_wait: Duration,
     /// What the client calls itself, in printable ASCII: the rest is left out. Default: this crate
     /// and its version.
     pub user_agent: String,
-    /// The certificates trusted as roots, in DER, instead of those of Mozilla: for a Bot API server
-    /// of your own. One that cannot be parsed is not trusted. Default: none, so those of Mozilla
-    /// are used.
-    pub root_certificates: Vec<Vec<u8>>,
+    /// Checked. If there are none, those of Mozilla are trusted.
+    pub(crate) roots: Vec<CertificateDer<'static>>,
 }
 
 impl ClientOptions {
@@ -27,6 +34,13 @@ impl ClientOptions {
         self
     }
 
+    /// Sets [`max_wait`](Self::max_wait).
+    #[must_use]
+    pub const fn max_wait(mut self, max_wait: Duration) -> Self {
+        self.max_wait = max_wait;
+        self
+    }
+
     /// Sets [`user_agent`](Self::user_agent).
     #[must_use]
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
@@ -34,20 +48,126 @@ impl ClientOptions {
         self
     }
 
-    /// Sets [`root_certificates`](Self::root_certificates).
-    #[must_use]
-    pub fn root_certificates(mut self, certificates: impl IntoIterator<Item = Vec<u8>>) -> Self {
-        self.root_certificates = certificates.into_iter().collect();
-        self
+    /// Trusts these root certificates instead of those of Mozilla: for a Bot API server of your own, or
+    /// a company's proxy. Each item is the content of a file: one certificate in DER, or any number of
+    /// them in PEM. Adds to those that were given before.
+    ///
+    /// ```no_run
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// use runner_http::ClientOptions;
+    ///
+    /// let options = ClientOptions::default()
+    ///     .root_certificates([std::fs::read("/etc/ssl/company.pem")?])?;
+    /// # let _ = options;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`] if one of them is no certificate, or there is none.
+    pub fn root_certificates(
+        mut self,
+        files: impl IntoIterator<Item = impl AsRef<[u8]>>,
+    ) -> Result<Self, CertificateError> {
+        let known = self.roots.len();
+        for (index, file) in files.into_iter().enumerate() {
+            let fail = |reason: BoxError| CertificateError {
+                place: format!("root certificate {}", index + 1),
+                reason,
+            };
+            let file = file.as_ref();
+            if !is_pem(file) {
+                let der = CertificateDer::from(file.to_vec());
+                self.roots.push(check(der).map_err(fail)?);
+                continue;
+            }
+            let before = self.roots.len();
+            for der in CertificateDer::pem_slice_iter(file) {
+                let der = der.map_err(|error| fail(error.to_string().into()))?;
+                self.roots.push(check(der).map_err(fail)?);
+            }
+            if self.roots.len() == before {
+                return Err(fail("the PEM text has no section CERTIFICATE".into()));
+            }
+        }
+        if self.roots.len() == known {
+            return Err(CertificateError {
+                place: "the list of root certificates".to_owned(),
+                reason: "it is empty".into(),
+            });
+        }
+        Ok(self)
+    }
+
+    /// Trusts the root certificates of the system instead of those of Mozilla, or those in the file or
+    /// the folder that the variables `SSL_CERT_FILE` and `SSL_CERT_DIR` name. Adds to those that were
+    /// given before.
+    ///
+    /// Reads them now: a change on the system is noticed by the next client.
+    ///
+    /// # Errors
+    ///
+    /// [`CertificateError`] if none can be read. Single ones that cannot be read are left out, because a
+    /// system may have hundreds.
+    #[cfg(feature = "native-certs")]
+    pub fn system_roots(mut self) -> Result<Self, CertificateError> {
+        let found = rustls_native_certs::load_native_certs();
+        let known = self.roots.len();
+        let valid = found.certs.into_iter().filter_map(|der| check(der).ok());
+        self.roots.extend(valid);
+        if self.roots.len() > known {
+            return Ok(self);
+        }
+        let reason = found.errors.into_iter().next();
+        Err(CertificateError {
+            place: "the list of the system's root certificates".to_owned(),
+            reason: reason.map_or_else(|| "it is empty".into(), Into::into),
+        })
+    }
+}
+
+/// Whether it is text; DER begins with a byte that no PEM file has there.
+fn is_pem(file: &[u8]) -> bool {
+    file.first() != Some(&0x30)
+}
+
+/// The certificate, if it can be a root.
+fn check(der: CertificateDer<'static>) -> Result<CertificateDer<'static>, BoxError> {
+    RootCertStore::empty().add(der.clone())?;
+    Ok(der)
+}
+
+/// Why root certificates cannot be trusted. Its source says what is wrong.
+#[derive(Debug)]
+pub struct CertificateError {
+    place: String,
+    reason: BoxError,
+}
+
+impl fmt::Display for CertificateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} cannot be used: give the content of files in PEM (-----BEGIN CERTIFICATE-----) or DER",
+            self.place
+        )
+    }
+}
+
+impl Error for CertificateError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.reason)
     }
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
-            threads: const { NonZeroUsize::new(16).unwrap() },
+            threads: const { NonZeroUsize::new(500).unwrap() },
+            max_wait: Duration::from_secs(30),
             user_agent: concat!("runner-http/", env!("CARGO_PKG_VERSION")).to_owned(),
-            root_certificates: Vec::new(),
+            roots: Vec::new(),
         }
     }
 }

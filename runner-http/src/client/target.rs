@@ -1,6 +1,6 @@
 //! Where a request goes, and how what is said about it is kept free of the token.
 
-use std::{error::Error, fmt, net::IpAddr};
+use std::{error::Error, fmt};
 
 #[cfg(all(feature = "hyper", not(feature = "ureq")))]
 use ::hyper::http::Uri;
@@ -45,16 +45,6 @@ impl Target {
         self.uri.scheme_str() == Some("https")
     }
 
-    /// The host without the brackets of an IPv6 address.
-    pub(super) fn host(&self) -> &str {
-        self.uri.host().unwrap_or_default().trim_matches(['[', ']'])
-    }
-
-    /// The host, if nothing must be looked up.
-    pub(super) fn address(&self) -> Option<IpAddr> {
-        self.host().parse().ok()
-    }
-
     /// Adds as the cause what `error` says, unless it repeats a part of the path, which contains
     /// the token.
     pub(super) fn explain(&self, kind: HttpErrorKind, error: impl fmt::Display) -> HttpError {
@@ -67,6 +57,14 @@ impl Target {
             HttpError::new(kind).with_source(Cause(text))
         }
     }
+}
+
+/// The host without the brackets of an IPv6 address, and the port.
+pub(super) fn host_and_port(uri: &Uri) -> (&str, u16) {
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_secure = uri.scheme_str() == Some("https");
+    let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
+    (host, port)
 }
 
 /// What of `text` a header can hold.

@@ -1,10 +1,11 @@
 //! Clients with one fault each, to show that the suite finds it.
 
-use std::{panic, time::Duration};
+use std::{num::NonZeroUsize, panic, time::Duration};
 
 use super::{cases, message, park_on};
 use crate::client::{
-    HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits, UreqClient,
+    ClientOptions, HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits,
+    UreqClient,
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +22,7 @@ enum Fault {
     CutsBodies,
     GoesOnWhenDropped,
     FollowsRedirects,
+    RunsFewCallsAtATime,
 }
 
 #[derive(Debug)]
@@ -77,7 +79,13 @@ impl HttpClient for Faulty {
 fn run(fault: Fault, case: &str) -> Result<(), String> {
     let make = || Faulty {
         fault,
-        client: UreqClient::new(),
+        client: match fault {
+            Fault::RunsFewCallsAtATime => {
+                let few = NonZeroUsize::new(8).unwrap();
+                UreqClient::with_options(ClientOptions::default().threads(few))
+            }
+            _ => UreqClient::new(),
+        },
     };
     let mut lab = cases::Lab::new(&make);
     lab.patience = PATIENCE;
@@ -125,6 +133,11 @@ fn the_suite_finds_faults() {
         (Fault::IgnoresLimits, "refuses_a_gzip_bomb", "answered"),
         (Fault::CutsBodies, "a_large_body", "another"),
         (Fault::FollowsRedirects, "follows_no_redirect", ""),
+        (
+            Fault::RunsFewCallsAtATime,
+            "calls_that_are_held_keep_no_other_waiting",
+            "nothing happened",
+        ),
         (
             Fault::GoesOnWhenDropped,
             "a_dropped_future_closes_its_connection",

@@ -99,6 +99,11 @@ impl Peer {
         format!("http://{}{path}", self.address)
     }
 
+    #[cfg(all(test, feature = "ureq"))]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// How many connections were accepted.
     pub(crate) fn accepted(&self) -> usize {
         self.shared.accepted.load(Ordering::SeqCst)
@@ -244,6 +249,12 @@ impl Connection<'_> {
         self.stream.write_all(bytes)
     }
 
+    /// Says that nothing more will come.
+    #[cfg(all(test, feature = "hyper", feature = "ureq"))]
+    pub(crate) fn close_write(&self) -> io::Result<()> {
+        self.stream.shutdown(Shutdown::Write)
+    }
+
     /// Reads and forgets until the client closes the connection.
     pub(crate) fn wait_for_close(&mut self) {
         let mut buffer = [0; 1024];
@@ -303,6 +314,11 @@ impl Crowd {
     /// `http://127.0.0.1:…` followed by `path`.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    #[cfg(all(test, feature = "ureq"))]
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// How many connects hang, as the kernel tells.

@@ -2,21 +2,20 @@
 
 use std::{
     io,
-    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    net::{SocketAddr, TcpStream},
     pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
-    thread,
-    time::Duration,
 };
 
 use async_io::Async;
 use futures::{
     channel::oneshot,
     io::{AsyncRead, AsyncWrite},
+    stream::{FuturesUnordered, StreamExt},
 };
 use futures_rustls::{
     TlsConnector,
@@ -29,26 +28,27 @@ use hyper::{
 };
 
 use super::{deadline::Deadline, exchange::Link};
-use crate::client::{HttpError, HttpErrorKind, Limits, target::Target};
+use crate::client::{
+    HttpError, HttpErrorKind, Limits,
+    dns::{Dns, STAGGER},
+    target::{Target, host_and_port},
+};
 
 /// Opens connections.
 pub(super) struct Connector {
     tls: TlsConnector,
+    dns: Dns,
 }
 
 impl Connector {
     /// Trusts these certificates, or those of Mozilla if there are none.
-    pub(super) fn new(root_certificates: &[Vec<u8>]) -> Self {
+    pub(super) fn new(trusted: &[CertificateDer<'static>], dns: Dns) -> Self {
         let mut roots = RootCertStore::empty();
-        if root_certificates.is_empty() {
+        if trusted.is_empty() {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         } else {
-            // One that cannot be parsed is not trusted, so its servers are refused.
-            roots.add_parsable_certificates(
-                root_certificates
-                    .iter()
-                    .map(|der| CertificateDer::from(der.as_slice())),
-            );
+            // They were checked when the options were made.
+            roots.add_parsable_certificates(trusted.iter().cloned());
         }
         let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -57,6 +57,7 @@ impl Connector {
             .with_no_client_auth();
         Self {
             tls: TlsConnector::from(Arc::new(config)),
+            dns,
         }
     }
 
@@ -68,18 +69,33 @@ impl Connector {
         let timeout = || HttpError::new(HttpErrorKind::ConnectTimeout);
         let limit = limits.connect;
         let mut deadline = Deadline::default();
-        let addresses = deadline.within(limit, resolve(target)).await;
+        let (host, port) = host_and_port(&target.uri);
+        let (sender, answer) = oneshot::channel();
+        let lookup = self.dns.look_up(host, port, move |answer| {
+            // Nobody waits any more if the limit is over.
+            let _ = sender.send(answer);
+        });
+        let answer = match lookup.patience(limit) {
+            Some(patience) => deadline.within(patience, answer).await,
+            None => None,
+        };
+        let addresses = lookup.finish(answer.and_then(Result::ok));
         let addresses = addresses.ok_or_else(timeout)?;
-        let addresses = addresses.map_err(|e| target.explain(HttpErrorKind::Connect, e))?;
-        let stream = deadline.within(limit, open(addresses)).await;
+        let addresses =
+            addresses.map_err(|error| HttpError::new(HttpErrorKind::Connect).with_source(error))?;
+        let stream = deadline.within(limit, race(addresses)).await;
+        if !matches!(stream, Some(Ok(_))) {
+            self.dns.failed(host, port);
+        }
         let stream = stream.ok_or_else(timeout)?;
-        let stream =
+        let (stream, address) =
             stream.map_err(|error| HttpError::new(HttpErrorKind::Connect).with_source(error))?;
+        self.dns.worked(host, port, address);
         // Requests are small and answered one by one; a failure only costs time.
         let _ = stream.get_ref().set_nodelay(true);
 
         let stream: Box<dyn Stream> = if target.is_secure() {
-            let name = ServerName::try_from(target.host().to_owned())
+            let name = ServerName::try_from(host.to_owned())
                 .map_err(|_| HttpError::new(HttpErrorKind::InvalidUrl))?;
             let handshake = self.tls.connect(name, stream);
             let handshake = deadline.within(limit, handshake).await;
@@ -106,47 +122,30 @@ impl Connector {
     }
 }
 
-/// Looks the name up on a thread of its own: there is no portable way that does not block.
-async fn resolve(target: &Target) -> io::Result<Vec<SocketAddr>> {
-    let default_port = if target.is_secure() { 443 } else { 80 };
-    let port = target.uri.port_u16().unwrap_or(default_port);
-    if let Some(address) = target.address() {
-        return Ok(vec![SocketAddr::new(address, port)]);
-    }
-    let host = target.host().to_owned();
-    let (sender, addresses) = oneshot::channel();
-    thread::Builder::new()
-        .name("runner-http-dns".to_owned())
-        .spawn(move || {
-            let addresses = (host, port).to_socket_addrs().map(Iterator::collect);
-            // Nobody waits any more if the deadline is over.
-            let _ = sender.send(addresses);
-        })?;
-    addresses.await.map_err(|_| io::ErrorKind::NotFound)?
-}
-
-/// Connects to the first address that answers.
-async fn open(addresses: Vec<SocketAddr>) -> io::Result<Async<TcpStream>> {
-    let mut failure = io::ErrorKind::NotFound.into();
-    let mut left = addresses.len();
-    for address in addresses {
-        left -= 1;
-        let connect = Async::<TcpStream>::connect(address);
-        // The last one has all the time that is left; the others must not use it up.
-        let outcome = if left == 0 {
-            connect.await
+/// Connects to the first address that answers. While one does not, the next one is tried as well.
+async fn race(addresses: Vec<SocketAddr>) -> io::Result<(Async<TcpStream>, SocketAddr)> {
+    let mut left = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut failure = io::Error::from(io::ErrorKind::NotFound);
+    loop {
+        if let Some(address) = left.next() {
+            let attempt = Async::<TcpStream>::connect(address);
+            attempts.push(async move { (attempt.await, address) });
+        } else if attempts.is_empty() {
+            return Err(failure);
+        }
+        let next = attempts.next();
+        let outcome = if left.len() == 0 {
+            Some(next.await)
         } else {
-            Deadline::default()
-                .within(PATIENCE, connect)
-                .await
-                .unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+            Deadline::default().within(STAGGER, next).await
         };
-        match outcome {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
+        match outcome.flatten() {
+            Some((Ok(stream), address)) => return Ok((stream, address)),
+            Some((Err(error), _)) => failure = error,
+            None => {}
         }
     }
-    Err(failure)
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -204,6 +203,3 @@ const BUFFER: usize = 8 << 10;
 
 /// How much is read at once after large answers: a hundred updates of the usual size.
 const MAX_BUFFER: usize = 128 << 10;
-
-/// How long an address that does not answer keeps the next one from being tried.
-const PATIENCE: Duration = Duration::from_secs(3);

@@ -9,21 +9,24 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    task::Poll,
+    task::Context,
 };
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{
-    HeaderMap, Request, Response,
+    Request, Response,
     body::{Body, Incoming},
     client::conn::http1::{Connection, SendRequest},
     header,
 };
 
-use super::{connect::Io, deadline::Deadline, gunzip::Gunzip};
+use super::{connect::Io, deadline::Deadline};
 use crate::client::{
-    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits, spare::Spare, target::Target,
+    HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane, Limits,
+    buffers::BufferPool,
+    gunzip::{Gunzip, is_gzip},
+    target::Target,
 };
 
 /// One connection. Dropping it closes it.
@@ -33,7 +36,7 @@ pub(super) struct Link {
     connection: Option<Connection<Io, Full<Bytes>>>,
     received: Arc<AtomicUsize>,
     deadline: Deadline,
-    spare: Spare,
+    buffers: BufferPool,
 }
 
 impl Link {
@@ -47,7 +50,7 @@ impl Link {
             connection: Some(connection),
             received,
             deadline: Deadline::default(),
-            spare: Spare::default(),
+            buffers: BufferPool::default(),
         }
     }
 
@@ -57,14 +60,18 @@ impl Link {
         self.deadline.clear();
     }
 
-    /// Whether it can carry another request, as far as this side knows.
-    pub(super) async fn is_usable(&mut self) -> bool {
+    /// Whether it can carry another request, as far as this side knows. If so, `cx` is woken when
+    /// something is received.
+    pub(super) fn is_usable(&mut self, cx: &mut Context<'_>) -> bool {
         let Some(connection) = &mut self.connection else {
             return false;
         };
-        // Polled once, it notices a close by the server, or bytes that nobody asked for.
-        let is_open = poll_fn(|cx| Poll::Ready(Pin::new(&mut *connection).poll(cx).is_pending()));
-        is_open.await && !self.sender.is_closed()
+        // It notices a close by the server, or bytes that nobody asked for.
+        let is_open = Pin::new(connection).poll(cx).is_pending();
+        if !is_open {
+            self.connection = None;
+        }
+        is_open && !self.sender.is_closed()
     }
 
     pub(super) async fn exchange(
@@ -97,12 +104,12 @@ impl Link {
 
         let body = drive(
             &mut self.connection,
-            read(target, limits, &mut self.spare, response.headers(), body),
+            read(target, limits, &mut self.buffers, &response, body),
         );
         let body = self.deadline.within(limits.body, body).await;
         let body = body.ok_or_else(|| Failure::new(HttpErrorKind::BodyTimeout))??;
         if lane == Lane::Poll {
-            self.spare.keep(&body);
+            self.buffers.keep(&body);
         }
         let mut answer = HttpResponse::new(response.status().as_u16(), body);
         answer.retry_after = response
@@ -159,15 +166,14 @@ fn prepare(
 async fn read(
     target: &Target,
     limits: &Limits,
-    spare: &mut Spare,
-    headers: &HeaderMap,
+    buffers: &mut BufferPool,
+    head: &Response<()>,
     mut body: Incoming,
 ) -> Result<Bytes, Failure> {
-    let is_gzip = headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"gzip"));
-    let room = spare.take(body.size_hint().lower());
-    let mut content = Gunzip::new(is_gzip, room, limits.max_body);
+    let encoding = head.headers().get(header::CONTENT_ENCODING);
+    let is_gzip = is_gzip(encoding.map(|value| value.as_bytes()));
+    let room = buffers.take(body.size_hint().lower());
+    let mut content = Gunzip::new(is_gzip, head.status().as_u16(), room, limits.max_body);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Failure::from(explain(target, &error)))?;
         // Trailers mean nothing here.

@@ -3,23 +3,28 @@
 mod connect;
 mod deadline;
 mod exchange;
-mod gunzip;
+mod pool;
+#[cfg(all(test, feature = "test-util", feature = "ureq"))]
+mod tests;
 
 use std::{
     fmt,
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Context,
+    sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use self::{
     connect::Connector,
-    exchange::{Failure, Link},
+    deadline::Deadline,
+    exchange::Failure,
+    pool::{InUse, Pool, Turn},
 };
 use super::{
-    ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lane,
+    ClientOptions, HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane,
+    dns::Dns,
     target::{Target, header_text},
 };
 
@@ -29,13 +34,19 @@ use super::{
 /// of async-io, which has one thread for the whole process. Nothing is spawned; a connection is
 /// driven by the future of the request that uses it.
 ///
-/// Cloning is cheap, and clones share connections. Each lane keeps its own: up to 32 at rest, which
-/// are not used again after 15 s. One more that is needed is opened, and closed after use if 32 rest
-/// already. The number of calls at a time is not bounded here: the sink bounds the handlers that make
-/// them. A connection has about 20 KB of buffers, and up to 400 KB after large answers; one for polls
+/// Cloning is cheap, and clones share connections. Each lane has its own. One that is not used for 15 s,
+/// or that the server closes, is closed. The number of calls at a time is not bounded here: the sink bounds
+/// the handlers that make them. But at most 32 of them connect at a time. Further ones wait, also for a
+/// connection that becomes free, and so do all if the process runs out of descriptors;
+/// [`ClientOptions::max_wait`] limits the wait. A connection has about 20 KB of buffers, and up to 400 KB after large answers; one for polls
 /// also keeps the memory of its last two large answers, at most 512 KB.
 ///
 /// Proxies named by environment variables are not used, and cookies are not kept.
+///
+/// A name is looked up on a thread of its own, at most once at a time. An answer is used for 30 s. While
+/// the resolver does not answer, the last good answer is used for up to a day. If an address does not
+/// answer within 250 ms, the next one is tried as well, and the one that worked comes first from then
+/// on.
 ///
 /// # Cancel safety
 ///
@@ -64,14 +75,26 @@ impl HyperClient {
     /// A client with these options.
     #[must_use]
     pub fn with_options(options: ClientOptions) -> Self {
+        Self::with_dns(options, Dns::system())
+    }
+
+    pub(in crate::client) fn with_dns(options: ClientOptions, dns: Dns) -> Self {
         Self {
             shared: Arc::new(Shared {
-                connector: Connector::new(&options.root_certificates),
+                connector: Connector::new(&options.roots, dns),
                 user_agent: header_text(&options.user_agent),
-                polls: Mutex::default(),
-                calls: Mutex::default(),
+                max_wait: options.max_wait,
+                pool: Arc::default(),
             }),
         }
+    }
+}
+
+impl HyperClient {
+    /// How many calls wait for a connection now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.pool.waiting()
     }
 }
 
@@ -99,8 +122,9 @@ impl Default for HyperClient {
 impl fmt::Debug for HyperClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HyperClient")
-            .field("resting_polls", &self.shared.lane(Lane::Poll).len())
-            .field("resting_calls", &self.shared.lane(Lane::Call).len())
+            .field("resting_polls", &self.shared.pool.resting(Lane::Poll))
+            .field("resting_calls", &self.shared.pool.resting(Lane::Call))
+            .field("waiting", &self.shared.pool.waiting())
             .finish_non_exhaustive()
     }
 }
@@ -108,87 +132,81 @@ impl fmt::Debug for HyperClient {
 struct Shared {
     connector: Connector,
     user_agent: String,
-    polls: Mutex<Vec<Kept>>,
-    calls: Mutex<Vec<Kept>>,
-}
-
-/// A connection at rest. Nobody polls it, so a close is noticed when it is taken again.
-struct Kept {
-    origin: String,
-    link: Link,
-    since: Instant,
+    max_wait: Duration,
+    pool: Arc<Pool>,
 }
 
 impl Shared {
     async fn exchange(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let target = Target::new(&request.url)?;
-        let kept = self.take(request.lane, &target.origin).await;
-        let is_reused = kept.is_some();
-        let mut link = match kept {
-            Some(link) => link,
-            None => self.connector.connect(&target, &request.limits).await?,
-        };
-
+        let (mut in_use, is_reused) = self.connection(&target, &request).await?;
+        let link = in_use.link();
         let mut outcome = link.exchange(&target, &request, &self.user_agent).await;
         if is_reused
             && let Err(failure) = &outcome
             && (failure.is_unsent() || request.lane == Lane::Poll && failure.is_unanswered())
         {
-            link = self.connector.connect(&target, &request.limits).await?;
+            // It may not wait for a connection that could fail in the same way.
+            let permit = self.pool.permit();
+            let link = self.connector.connect(&target, &request.limits).await?;
+            in_use = permit.connected(link);
+            let link = in_use.link();
             outcome = link.exchange(&target, &request, &self.user_agent).await;
         }
         let response = outcome.map_err(Failure::into_error)?;
-        // Not if the server wants it closed, or sent more than it said.
-        if link.is_usable().await {
-            if request.lane == Lane::Call {
-                link.rest();
+        let mut in_use = Some(in_use);
+        poll_fn(|cx| {
+            if let Some(in_use) = in_use.take() {
+                let origin = target.origin.clone();
+                self.pool.keep(request.lane, origin, in_use, cx);
             }
-            self.keep(request.lane, target.origin, link);
-        }
+            Poll::Ready(())
+        })
+        .await;
         Ok(response)
     }
 
-    /// The connection that was used last, if one still works.
-    async fn take(&self, lane: Lane, origin: &str) -> Option<Link> {
+    /// A connection, and whether it was used before: the one that was used last, if one still works.
+    async fn connection(
+        &self,
+        target: &Target,
+        request: &HttpRequest,
+    ) -> Result<(InUse, bool), HttpError> {
+        let lane = request.lane;
+        let began = Instant::now();
+        let mut has_waited = false;
         loop {
-            let mut link = {
-                let mut kept = self.lane(lane);
-                kept.retain(|kept| kept.since.elapsed() < IDLE);
-                let place = kept.iter().rposition(|kept| kept.origin == origin)?;
-                kept.remove(place).link
-            };
-            if link.is_usable().await {
-                return Some(link);
+            while let Some(mut in_use) = self.pool.take(lane, &target.origin) {
+                if poll_fn(|cx| Poll::Ready(in_use.link().is_usable(cx))).await {
+                    return Ok((in_use, true));
+                }
             }
+            let (turnstile, error) = match self.pool.turn(lane, has_waited) {
+                Turn::Wait(turnstile) => {
+                    let reason = "too many connects were under way";
+                    (
+                        turnstile,
+                        HttpError::new(HttpErrorKind::Busy).with_source(reason),
+                    )
+                }
+                Turn::Connect(permit) => {
+                    match self.connector.connect(target, &request.limits).await {
+                        Ok(link) => return Ok((permit.connected(link), false)),
+                        Err(error) if error.is_out_of_descriptors() => {
+                            match self.pool.make_room(permit) {
+                                Some(Some(turnstile)) => (turnstile, error),
+                                Some(None) => continue,
+                                None => return Err(error),
+                            }
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+            };
+            let left = self.max_wait.saturating_sub(began.elapsed());
+            let waited = Deadline::default().within(left, turnstile.wait()).await;
+            waited.ok_or(error)?;
+            has_waited = true;
         }
-    }
-
-    fn keep(&self, lane: Lane, origin: String, link: Link) {
-        let mut kept = self.lane(lane);
-        if kept.len() >= MAX_IDLE {
-            kept.remove(0);
-        }
-        kept.push(Kept {
-            origin,
-            link,
-            since: Instant::now(),
-        });
-    }
-
-    fn lane(&self, lane: Lane) -> MutexGuard<'_, Vec<Kept>> {
-        let lane = match lane {
-            Lane::Poll => &self.polls,
-            Lane::Call => &self.calls,
-        };
-        // A list of connections is whole at any time.
-        lane.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// How long a connection may rest before it is replaced instead of used: shorter than servers keep
-/// theirs, because a call that meets such a close fails.
-const IDLE: Duration = Duration::from_secs(15);
-
-/// How many connections each lane keeps at rest. More at a time are opened when needed, and closed
-/// after use.
-const MAX_IDLE: usize = 32;

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -10,15 +11,20 @@ use ureq::{
     Agent, Error, Timeout,
     http::{HeaderMap, Request, Uri, header},
     tls::{Certificate, RootCerts, TlsConfig},
-    unversioned::resolver::DefaultResolver,
+    unversioned::transport::RustlsConnector,
 };
 
-use super::veil::{Veil, VeilConnector};
+use super::{
+    connect::{NoResolver, NotConnected, TcpTls},
+    redact::{HiddenPath, RedactingConnector},
+};
 use crate::{
     Limits,
     client::{
         ClientOptions, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Lane,
-        spare::Spare,
+        buffers::BufferPool,
+        dns::Dns,
+        gunzip::{Gunzip, is_gzip},
         target::{Target, header_text},
     },
 };
@@ -29,10 +35,9 @@ use crate::{
 /// A request is small enough for the buffers of the socket, so sending it takes no time unless the
 /// peer has stopped reading: the bound on that is there for completeness.
 macro_rules! limit {
-    ($builder:expr, $shape:expr) => {{
-        let Shape { limits, is_literal } = $shape;
+    ($builder:expr, $limits:expr) => {{
+        let limits: Limits = $limits;
         $builder
-            .timeout_resolve((!is_literal).then_some(limits.connect))
             .timeout_connect(Some(limits.connect))
             .timeout_send_request(Some(limits.answer))
             .timeout_send_body(Some(limits.answer))
@@ -44,12 +49,15 @@ macro_rules! limit {
 pub(super) struct Settings {
     user_agent: String,
     tls: TlsConfig,
+    /// Shared by all threads, so that the roots are read once and TLS sessions are resumed.
+    connector: Arc<RustlsConnector>,
+    dns: Dns,
 }
 
 impl Settings {
-    pub(super) fn new(options: ClientOptions) -> Self {
+    pub(super) fn new(options: ClientOptions, dns: Dns) -> Self {
         let roots = options
-            .root_certificates
+            .roots
             .iter()
             .map(|der| Certificate::from_der(der).to_owned())
             .collect::<Vec<_>>();
@@ -61,6 +69,8 @@ impl Settings {
         Self {
             user_agent: header_text(&options.user_agent),
             tls: TlsConfig::builder().root_certs(roots).build(),
+            connector: Arc::default(),
+            dns,
         }
     }
 }
@@ -68,10 +78,10 @@ impl Settings {
 /// Performs one exchange after the other, on connections of its own.
 pub(super) struct Exchanger {
     agent: Agent,
-    veil: Veil,
+    hidden: HiddenPath,
     /// Where the last exchange went, and when it ended, if its connection was kept.
     kept: Option<(String, Instant)>,
-    spare: Spare,
+    buffers: BufferPool,
 }
 
 impl Exchanger {
@@ -85,16 +95,20 @@ impl Exchanger {
             .max_idle_connections_per_host(1)
             .max_idle_connections(MAX_HOSTS)
             .max_idle_age(IDLE);
-        let veil = Veil::default();
+        let connector = TcpTls {
+            dns: settings.dns.clone(),
+            tls: Arc::clone(&settings.connector),
+        };
+        let hidden = HiddenPath::default();
         Self {
             agent: Agent::with_parts(
-                limit!(config, Shape::default()).build(),
-                VeilConnector::new(veil.clone()),
-                DefaultResolver::default(),
+                limit!(config, Limits::default()).build(),
+                RedactingConnector::new(connector, hidden.clone()),
+                NoResolver,
             ),
-            veil,
+            hidden,
             kept: None,
-            spare: Spare::default(),
+            buffers: BufferPool::default(),
         }
     }
 
@@ -105,75 +119,97 @@ impl Exchanger {
 
     pub(super) fn perform(&mut self, request: &HttpRequest) -> Result<HttpResponse, HttpError> {
         let target = Target::new(&request.url)?;
-        let shape = Shape {
-            limits: request.limits,
-            is_literal: target.address().is_some(),
-        };
+        let limits = request.limits;
         let is_reused = self
             .kept
             .take()
             .is_some_and(|(kept, since)| kept == target.origin && since.elapsed() < IDLE);
 
-        let mut outcome = self.exchange(&target.uri, shape, &request.body);
+        let mut outcome = self.exchange(&target.uri, limits, &request.body);
         // The connection that failed is gone, so this makes a new one. A call is not repeated: the
         // server may have received it, and nobody wants a message twice.
         if is_reused
             && request.lane == Lane::Poll
             && matches!(&outcome, Err(failure) if failure.is_stale())
         {
-            outcome = self.exchange(&target.uri, shape, &request.body);
+            outcome = self.exchange(&target.uri, limits, &request.body);
         }
-        let (response, keeps) = outcome.map_err(|failure| failure.into_error(&target))?;
+        let Received {
+            mut response,
+            keeps,
+            is_gzip,
+        } = outcome.map_err(|failure| failure.into_error(&target))?;
+        if is_gzip {
+            let mut body = Gunzip::new(true, response.status, Vec::new(), limits.max_body);
+            body.push(&response.body)?;
+            response.body = body.finish()?;
+        }
         if keeps {
             self.kept = Some((target.origin, Instant::now()));
         }
         if request.lane == Lane::Poll {
-            self.spare.keep(&response.body);
+            self.buffers.keep(&response.body);
         }
         Ok(response)
     }
 
-    /// Returns whether the connection may be used again, too.
-    fn exchange(
-        &mut self,
-        uri: &Uri,
-        shape: Shape,
-        body: &[u8],
-    ) -> Result<(HttpResponse, bool), Failure> {
+    fn exchange(&mut self, uri: &Uri, limits: Limits, body: &[u8]) -> Result<Received, Failure> {
         let before_head = |error| Failure {
             error,
             has_head: false,
         };
-        let covered = self.veil.cover(uri).map_err(before_head)?;
-        let request = Request::post(covered)
+        let redacted = self.hidden.hide(uri).map_err(before_head)?;
+        let request = Request::post(redacted)
             .header(header::CONTENT_TYPE, "application/json")
+            .header(header::ACCEPT_ENCODING, "gzip")
             .body(body)
             .map_err(|error| before_head(error.into()))?;
-        let request = if shape == Shape::default() {
+        let request = if limits == Limits::default() {
             request
         } else {
-            limit!(self.agent.configure_request(request), shape).build()
+            limit!(self.agent.configure_request(request), limits).build()
         };
         let response = self.agent.run(request).map_err(before_head)?;
 
         let (head, body) = response.into_parts();
         // One more than there should be, so that the end is noticed without growing.
         let room = body.content_length().unwrap_or(0).saturating_add(1);
-        let mut content = self.spare.take(room);
+        let mut content = self.buffers.take(room);
         let mut body = body
             .into_with_config()
-            .limit(u64::try_from(shape.limits.max_body).unwrap_or(u64::MAX))
+            .limit(u64::try_from(limits.max_body).unwrap_or(u64::MAX))
             .reader();
-        read(&mut body, &mut content).map_err(|error| Failure {
-            error: error.into(),
-            has_head: true,
-        })?;
-        let keeps = text(&head.headers, header::CONNECTION)
+        let mut keeps = text(&head.headers, header::CONNECTION)
             .is_none_or(|value| !value.eq_ignore_ascii_case("close"));
+        if let Err(error) = read(&mut body, &mut content) {
+            let failure = Failure {
+                error: error.into(),
+                has_head: true,
+            };
+            // Where another crate has switched the decompression of `ureq` on.
+            if head.status.is_success() || failure.kind() != HttpErrorKind::Malformed {
+                return Err(failure);
+            }
+            content.clear();
+            keeps = false;
+        }
         let mut response = HttpResponse::new(head.status.as_u16(), Bytes::from(content));
         response.retry_after = text(&head.headers, header::RETRY_AFTER);
-        Ok((response, keeps))
+        let encoding = head.headers.get(header::CONTENT_ENCODING);
+        Ok(Received {
+            response,
+            keeps,
+            is_gzip: is_gzip(encoding.map(|value| value.as_bytes())),
+        })
     }
+}
+
+struct Received {
+    response: HttpResponse,
+    /// Whether the connection may be used again.
+    keeps: bool,
+    /// Whether the body is compressed.
+    is_gzip: bool,
 }
 
 /// Reads all of a body, over what is left in this memory.
@@ -197,14 +233,6 @@ fn read(body: &mut impl Read, content: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// What of the configuration differs between requests.
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
-struct Shape {
-    limits: Limits,
-    /// The host is an address. Nothing is looked up then, so no thread is needed to bound it.
-    is_literal: bool,
-}
-
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
     let value = headers.get(name)?;
     Some(String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -223,11 +251,13 @@ impl Failure {
 
     fn kind(&self) -> HttpErrorKind {
         match &self.error {
+            Error::Other(error) if let Some(error) = error.downcast_ref::<NotConnected>() => {
+                error.kind
+            }
             Error::BadUri(_) | Error::Http(_) => HttpErrorKind::InvalidUrl,
-            Error::Timeout(Timeout::Resolve | Timeout::Connect) => HttpErrorKind::ConnectTimeout,
             Error::Timeout(Timeout::RecvBody) => HttpErrorKind::BodyTimeout,
             Error::Timeout(_) => HttpErrorKind::AnswerTimeout,
-            Error::HostNotFound | Error::ConnectionFailed => HttpErrorKind::Connect,
+            // The roots are read with the first connection.
             Error::Tls(_) | Error::Rustls(_) | Error::Pem(_) | Error::TlsRequired => {
                 HttpErrorKind::Tls
             }
@@ -239,10 +269,13 @@ impl Failure {
                 | io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::BrokenPipe
                 | io::ErrorKind::NotConnected => HttpErrorKind::Closed,
-                // How rustls reports what it does not accept.
-                io::ErrorKind::InvalidData if !self.has_head => HttpErrorKind::Tls,
+                // How rustls, and what decompresses, report what they do not accept.
+                io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                    HttpErrorKind::Malformed
+                }
                 _ if self.has_head => HttpErrorKind::Malformed,
-                _ => HttpErrorKind::Connect,
+                // The system gave the connection up.
+                _ => HttpErrorKind::Closed,
             },
             _ => HttpErrorKind::Malformed,
         }
@@ -251,6 +284,17 @@ impl Failure {
     fn into_error(self, target: &Target) -> HttpError {
         let kind = self.kind();
         match self.error {
+            Error::Other(error) if error.is::<NotConnected>() => {
+                let cause = error.downcast::<NotConnected>().ok();
+                match cause.and_then(|cause| cause.source) {
+                    // Only what the system says.
+                    Some(source) if source.is::<io::Error>() => {
+                        HttpError::new(kind).with_source(source)
+                    }
+                    Some(source) => target.explain(kind, source),
+                    None => HttpError::new(kind),
+                }
+            }
             // These hold the URL, or what was made of it.
             Error::BadUri(_) | Error::Http(_) | Error::Other(_) => HttpError::new(kind),
             // Only what the system says.

@@ -1,15 +1,19 @@
 //! The blocking client on threads of its own: works on every runtime, pulls in none.
 
+mod connect;
 mod exchange;
-mod lane;
+mod redact;
 #[cfg(all(test, feature = "test-util"))]
 mod tests;
-mod veil;
+mod threads;
 
 use std::{fmt, sync::Arc};
 
-use self::{exchange::Settings, lane::Threads};
-use super::{ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lane};
+use self::{
+    exchange::Settings,
+    threads::{Bounds, Threads},
+};
+use super::{ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lane, dns::Dns};
 
 /// An [`HttpClient`] on `ureq`, for any runtime and for none.
 ///
@@ -19,12 +23,18 @@ use super::{ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lan
 /// - [`Lane::Poll`]: every poll has a thread, with a connection of its own. There are as many as
 ///   there are polls at a time: one for each bot that shares the client. Each keeps the memory of its
 ///   last two large answers, at most 512 KB.
-/// - [`Lane::Call`]: at most [`threads`](ClientOptions::threads) calls at a time, each thread with a
-///   connection of its own. Further calls wait; the wait is not part of any limit.
+/// - [`Lane::Call`]: each call has a thread while it runs, with a connection of its own. Up to 16 are
+///   started at once; at 50 ms a call they send 320 messages a second, ten times what the Bot API
+///   allows. More are started while calls wait for longer than 100 ms, up to
+///   [`threads`](ClientOptions::threads). The wait has a limit, [`ClientOptions::max_wait`], and
+///   [`waiting`](Self::waiting) tells how many wait.
 ///
-/// Proxies named by environment variables are not used, and cookies are not kept. A name is looked
-/// up before every request, also if its connection is kept, on a thread that ends with the look-up:
-/// `ureq` offers no other way to bound it. An IP address in the URL needs none.
+/// Proxies named by environment variables are not used, and cookies are not kept.
+///
+/// A name is looked up for a new connection only, on a thread of its own, at most once at a time. An
+/// answer is used for 30 s. While the resolver does not answer, the last good answer is used for up to a
+/// day. If an address does not answer within 250 ms, the next one is tried as well, and the one that
+/// worked comes first from then on.
 ///
 /// # Cancel safety
 ///
@@ -63,12 +73,33 @@ impl UreqClient {
     /// A client with these options. Starts no thread yet.
     #[must_use]
     pub fn with_options(options: ClientOptions) -> Self {
-        let threads = options.threads.get();
-        let settings = Arc::new(Settings::new(options));
+        Self::with_dns(options, Dns::system())
+    }
+
+    pub(in crate::client) fn with_dns(options: ClientOptions, dns: Dns) -> Self {
+        let polls = Bounds {
+            at_once: usize::MAX,
+            most: usize::MAX,
+            patience: options.max_wait,
+        };
+        let most = options.threads.get();
+        let calls = Bounds {
+            at_once: most.min(AT_ONCE),
+            most,
+            ..polls
+        };
+        let settings = Arc::new(Settings::new(options, dns));
         Self {
-            polls: Arc::new(Threads::new("poll", usize::MAX, Arc::clone(&settings))),
-            calls: Arc::new(Threads::new("call", threads, settings)),
+            polls: Arc::new(Threads::new("poll", polls, Arc::clone(&settings))),
+            calls: Arc::new(Threads::new("call", calls, settings)),
         }
+    }
+
+    /// How many calls wait for a thread now. Above zero for long, [`ClientOptions::threads`] is too
+    /// low for what the bot sends.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.calls.waiting()
     }
 }
 
@@ -81,6 +112,9 @@ impl HttpClient for UreqClient {
         threads.submit(request).await
     }
 }
+
+/// How many threads for calls are started without waiting for a free one.
+const AT_ONCE: usize = 16;
 
 impl Default for UreqClient {
     fn default() -> Self {

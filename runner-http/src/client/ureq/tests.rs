@@ -1,6 +1,11 @@
 use std::{
     num::NonZeroUsize,
     pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Wake, Waker},
     time::{Duration, Instant},
 };
 
@@ -93,6 +98,58 @@ fn one_thread_serves_calls_one_after_the_other() {
         assert_eq!(calls(&client), (8, 8, 0, 0));
         assert_eq!(peer.accepted(), 8);
     });
+}
+
+#[test]
+fn the_wait_for_a_thread_is_visible_and_limited() {
+    run(async {
+        let peer = Peer::silent();
+        let options = ClientOptions::default()
+            .threads(NonZeroUsize::MIN)
+            .max_wait(Duration::from_millis(150));
+        let client = UreqClient::with_options(options);
+        let mut held = send(&client, &peer.url("/"), Lane::Call);
+        assert!(poll!(&mut held).is_pending());
+        let mut call = send(&client, &peer.url("/"), Lane::Call);
+        assert!(poll!(&mut call).is_pending());
+        assert_eq!(client.waiting(), 1);
+        let error = call.await.unwrap_err();
+        assert_eq!(error.kind(), HttpErrorKind::Busy);
+        assert!(!error.may_have_been_sent());
+        assert_eq!(client.waiting(), 0);
+        // A poll has a thread of its own.
+        assert!(poll!(send(&client, &peer.url("/"), Lane::Poll)).is_pending());
+        assert_eq!(client.waiting(), 0);
+    });
+}
+
+/// A waker may do anything, also ask the client.
+#[test]
+fn no_waker_is_called_under_a_lock() {
+    struct Asks(UreqClient, AtomicUsize);
+
+    impl Wake for Asks {
+        fn wake(self: Arc<Self>) {
+            self.1.fetch_add(1 + self.0.waiting(), Ordering::SeqCst);
+        }
+    }
+
+    let peer = Peer::silent();
+    let client = client(1);
+    let asks = Arc::new(Asks(client.clone(), AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&asks));
+    let mut calls: Vec<_> = (0..3)
+        .map(|_| send(&client, &peer.url("/"), Lane::Call))
+        .collect();
+    for call in &mut calls {
+        let polled = call.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+    }
+    // One that waits, then the one that runs, so that the last one takes its place.
+    drop(calls.remove(1));
+    drop(calls.remove(0));
+    drop(calls);
+    assert!(asks.1.load(Ordering::SeqCst) > 0, "nothing was woken");
 }
 
 #[test]

@@ -20,6 +20,8 @@ cases![
     a_body_that_ends_with_the_connection,
     truncated_json_is_a_whole_body,
     decodes_gzip,
+    decodes_gzip_whatever_its_name,
+    an_empty_body_marked_as_gzip,
     refuses_broken_gzip,
     refuses_a_body_that_is_too_large,
     refuses_a_gzip_bomb,
@@ -127,6 +129,40 @@ async fn decodes_gzip<C: HttpClient>(lab: &Lab<'_, C>) {
         assert_eq!(&response.body[..], JSON.as_bytes());
     }
     assert_eq!(peer.accepted(), 1);
+}
+
+async fn decodes_gzip_whatever_its_name<C: HttpClient>(lab: &Lab<'_, C>) {
+    let client = lab.client();
+    for name in ["GZIP", "x-gzip", " gzip ", "identity, Gzip"] {
+        let header = format!("Content-Encoding: {name}\r\n");
+        let peer = Peer::answering(answer("200 OK", &header, gzip(JSON.as_bytes())));
+        let response = lab.answer(&client, call(&peer)).await;
+        assert_eq!(&response.body[..], JSON.as_bytes(), "{name}");
+    }
+    for name in ["identity", "IDENTITY", ""] {
+        let header = format!("Content-Encoding: {name}\r\n");
+        let peer = Peer::answering(answer("200 OK", &header, JSON));
+        let response = lab.answer(&client, call(&peer)).await;
+        assert_eq!(&response.body[..], JSON.as_bytes(), "{name}");
+    }
+}
+
+/// As proxies mark the pages of others.
+async fn an_empty_body_marked_as_gzip<C: HttpClient>(lab: &Lab<'_, C>) {
+    let client = lab.client();
+    for status in ["429 Too Many Requests", "502 Bad Gateway"] {
+        let peer = Peer::answering(answer(
+            status,
+            "Content-Encoding: gzip\r\nRetry-After: 7\r\n",
+            "",
+        ));
+        for lane in LANES {
+            let response = lab.answer(&client, to(peer.url(PATH), lane)).await;
+            assert!(status.starts_with(&response.status.to_string()));
+            assert_eq!(response.retry_after.as_deref(), Some("7"));
+            assert!(response.body.is_empty());
+        }
+    }
 }
 
 async fn refuses_broken_gzip<C: HttpClient>(lab: &Lab<'_, C>) {

@@ -20,6 +20,7 @@ cases![
     leaves_a_connection_that_the_server_wants_closed,
     a_flood_of_calls_delays_no_poll,
     many_calls_at_once,
+    calls_that_are_held_keep_no_other_waiting,
 ];
 
 async fn sends_a_json_post<C: HttpClient>(lab: &Lab<'_, C>) {
@@ -207,6 +208,27 @@ async fn many_calls_at_once<C: HttpClient>(lab: &Lab<'_, C>) {
     assert!(answers.iter().all(Result::is_ok));
     assert_eq!(peer.requests(), FLOOD);
 }
+
+async fn calls_that_are_held_keep_no_other_waiting<C: HttpClient>(lab: &Lab<'_, C>) {
+    let silent = Peer::silent();
+    let peer = Peer::answering(ok(JSON));
+    let client = lab.client();
+    let held = join_all((0..HELD).map(|_| client.send(call(&silent))));
+    let next = async {
+        silent.requested().await;
+        lab.answer(&client, call(&peer)).await;
+    };
+    match lab
+        .soon(futures::future::select(held, std::pin::pin!(next)))
+        .await
+    {
+        futures::future::Either::Left(_) => panic!("a call was answered by a silent peer"),
+        futures::future::Either::Right(((), held)) => drop(held),
+    }
+}
+
+/// As many as a bot may have in slow mode, or while it sends files by URL.
+const HELD: usize = 60;
 
 /// More than any client has threads.
 const FLOOD: usize = 100;

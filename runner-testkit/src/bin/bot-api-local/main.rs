@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let server = LocalServer::builder().port(port).start();
     let server = Arc::new(server.map_err(|error| format!("port {port}: {error}"))?);
     say(&format!(
-        "A Bot API server is at {url}. In the terminal of your bot:\n\n  \
+        "A Bot API server listens at\n\n  {url}\n\nIn the terminal of your bot:\n\n  \
          export BOT_API_URL={url} BOT_TOKEN={token}\n\n\
          Type a message to the bot, or /help.",
         url = server.url(),

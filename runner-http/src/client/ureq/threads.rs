@@ -6,6 +6,7 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt,
     future::Future,
+    io,
     panic::{self, AssertUnwindSafe},
     pin::Pin,
     sync::{
@@ -14,9 +15,11 @@ use std::{
     },
     task::{Context, Poll},
     thread,
+    time::{Duration, Instant},
 };
 
 use futures::channel::oneshot;
+use runner_core::BoxError;
 use ureq::Agent;
 
 use super::exchange::{Exchanger, IDLE, Settings};
@@ -27,13 +30,23 @@ pub(super) struct Threads {
     shared: Arc<Shared>,
 }
 
+/// How many threads a lane may have.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// So many are started as soon as there is a request for them.
+    pub(super) at_once: usize,
+    /// So many there are at most. Those beyond are started while requests wait for long.
+    pub(super) most: usize,
+    /// How long a request waits for a thread.
+    pub(super) patience: Duration,
+}
+
 impl Threads {
-    /// `limit` is how many requests run at a time.
-    pub(super) fn new(name: &'static str, limit: usize, settings: Arc<Settings>) -> Self {
+    pub(super) fn new(name: &'static str, bounds: Bounds, settings: Arc<Settings>) -> Self {
         Self {
             shared: Arc::new(Shared {
                 name,
-                limit,
+                bounds,
                 settings,
                 state: Mutex::default(),
             }),
@@ -50,6 +63,7 @@ impl Threads {
             id,
             request,
             answer: sender,
+            since: Instant::now(),
         };
         let handover = self.shared.dispatch(&mut state, job);
         drop(state);
@@ -59,6 +73,11 @@ impl Threads {
             answer,
             shared: Some(Arc::clone(&self.shared)),
         }
+    }
+
+    /// How many requests wait for a thread.
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.lock().queue.len()
     }
 }
 
@@ -78,10 +97,13 @@ impl Threads {
 
 impl Drop for Threads {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.is_closed = true;
+        let idle = {
+            let mut state = self.shared.lock();
+            state.is_closed = true;
+            std::mem::take(&mut state.idle)
+        };
         // Every idle thread waits on the other end of its sender.
-        state.idle.clear();
+        drop(idle);
     }
 }
 
@@ -127,7 +149,7 @@ impl Drop for Pending {
 
 struct Shared {
     name: &'static str,
-    limit: usize,
+    bounds: Bounds,
     settings: Arc<Settings>,
     state: Mutex<State>,
 }
@@ -144,6 +166,10 @@ struct State {
     threads: usize,
     /// Those that were cut, gave up their place, and have not ended yet.
     detached: usize,
+    /// When there was no descriptor for a connection.
+    starved: Option<Instant>,
+    /// Whether a thread looks after the requests that wait.
+    is_watched: bool,
     is_closed: bool,
 }
 
@@ -151,6 +177,16 @@ struct Job {
     id: u64,
     request: HttpRequest,
     answer: oneshot::Sender<Result<HttpResponse, HttpError>>,
+    since: Instant,
+}
+
+impl Job {
+    fn fail(self, kind: HttpErrorKind, reason: impl Into<BoxError>) {
+        // Nobody waits any more if the future was dropped.
+        let _ = self
+            .answer
+            .send(Err(HttpError::new(kind).with_source(reason)));
+    }
 }
 
 /// A job given to a thread.
@@ -170,9 +206,11 @@ enum Running {
 /// What is left to do for a job that was dispatched.
 enum Handover {
     Done,
+    /// The job waits, and nothing looks after it yet.
+    Watch,
     Give(SyncSender<Job>, Job),
-    /// There is no thread for it.
-    Refuse(Job, HttpError),
+    /// The job has a place, whose thread has to be started.
+    Start(Job),
 }
 
 /// What a thread does after a job.
@@ -182,48 +220,57 @@ enum Next {
     End,
 }
 
+impl State {
+    /// Gives the job a place of its own.
+    fn start(&mut self, job: Job) -> Handover {
+        self.threads += 1;
+        self.running.insert(job.id, Running::Starting);
+        Handover::Start(job)
+    }
+
+    /// Whether more threads would find no descriptor.
+    fn is_starved(&self) -> bool {
+        self.starved.is_some_and(|at| at.elapsed() < STARVED)
+    }
+
+    fn wait(&mut self, job: Job) -> Handover {
+        // The oldest one is in front, also if it comes back.
+        let place = self.queue.partition_point(|other| other.id < job.id);
+        self.queue.insert(place, job);
+        match std::mem::replace(&mut self.is_watched, true) {
+            true => Handover::Done,
+            false => Handover::Watch,
+        }
+    }
+}
+
 impl Shared {
     /// Chooses a thread for the job, or lets it wait. What is returned is to be
     /// [completed](Self::complete) without the lock.
-    fn dispatch(self: &Arc<Self>, state: &mut State, job: Job) -> Handover {
+    fn dispatch(&self, state: &mut State, job: Job) -> Handover {
         if let Some((_, sender)) = state.idle.pop() {
             state.running.insert(job.id, Running::Starting);
             return Handover::Give(sender, job);
         }
-        if state.threads >= self.limit {
-            state.queue.push_back(job);
-            return Handover::Done;
+        if state.threads == 0 || state.threads < self.bounds.at_once && !state.is_starved() {
+            return state.start(job);
         }
-
-        let (sender, jobs) = mpsc::sync_channel(1);
-        let thread = state.next;
-        state.next += 1;
-        let shared = Arc::clone(self);
-        let started = thread::Builder::new()
-            .name(format!("runner-http-{}", self.name))
-            .spawn(move || shared.work(thread, jobs));
-        match started {
-            Ok(_) => {
-                state.threads += 1;
-                state.running.insert(job.id, Running::Starting);
-                Handover::Give(sender, job)
-            }
-            Err(_) if state.threads > 0 => {
-                state.queue.push_back(job);
-                Handover::Done
-            }
-            Err(error) => Handover::Refuse(
-                job,
-                HttpError::new(HttpErrorKind::Unavailable).with_source(error),
-            ),
-        }
+        state.wait(job)
     }
 
-    /// To be called without the lock: it is the first thing that the thread takes, and the waker of
-    /// a caller may do anything.
-    fn complete(&self, handover: Handover) {
+    /// To be called without the lock: it is the first thing that a thread takes, starting a thread
+    /// takes long, and the waker of a caller may do anything.
+    fn complete(self: &Arc<Self>, handover: Handover) {
         match handover {
             Handover::Done => {}
+            Handover::Watch => {
+                let shared = Arc::clone(self);
+                let started = self.spawn("watch", move || shared.watch());
+                if started.is_err() {
+                    // The requests wait for the threads that are there.
+                    self.lock().is_watched = false;
+                }
+            }
             Handover::Give(sender, job) => {
                 // Threads take themselves off the list before they end. If one had ended all the
                 // same, the caller would be told by the end of its channel.
@@ -231,14 +278,96 @@ impl Shared {
                     self.lock().running.remove(&job.id);
                 }
             }
-            // Nobody waits any more if the future was dropped.
-            Handover::Refuse(job, error) => {
-                let _ = job.answer.send(Err(error));
+            Handover::Start(job) => {
+                let (sender, jobs) = mpsc::sync_channel(1);
+                let thread = job.id;
+                let shared = Arc::clone(self);
+                match self.spawn(self.name, move || shared.work(thread, jobs)) {
+                    Ok(()) => self.complete(Handover::Give(sender, job)),
+                    Err(error) => self.refuse(job, error),
+                }
             }
         }
     }
 
-    fn work(&self, thread: u64, mut jobs: Receiver<Job>) {
+    fn spawn(&self, name: &str, task: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let thread = thread::Builder::new().name(format!("runner-http-{name}"));
+        thread.spawn(task).map(drop)
+    }
+
+    /// There is no thread for this job: it waits for one of the others, if there are any.
+    fn refuse(self: &Arc<Self>, job: Job, error: io::Error) {
+        let mut state = self.lock();
+        state.threads -= 1;
+        match state.running.remove(&job.id) {
+            Some(Running::Starting) if state.threads > 0 => {
+                if let Some((_, sender)) = state.idle.pop() {
+                    state.running.insert(job.id, Running::Starting);
+                    drop(state);
+                    return self.complete(Handover::Give(sender, job));
+                }
+                let handover = state.wait(job);
+                drop(state);
+                self.complete(handover);
+            }
+            Some(Running::Starting) => {
+                drop(state);
+                job.fail(HttpErrorKind::Unavailable, error);
+            }
+            // Its caller has gone.
+            _ => drop(state),
+        }
+    }
+
+    /// Starts more threads while requests wait for long, and ends those waits that are too long.
+    fn watch(self: Arc<Self>) {
+        loop {
+            thread::sleep(GROW_EVERY);
+            let now = Instant::now();
+            let (mut late, mut handovers) = (Vec::new(), Vec::new());
+            {
+                let mut state = self.lock();
+                if state.queue.is_empty() {
+                    state.is_watched = false;
+                    return;
+                }
+                let since = |job: &Job| now.saturating_duration_since(job.since);
+                while state
+                    .queue
+                    .front()
+                    .is_some_and(|job| since(job) >= self.bounds.patience)
+                {
+                    late.extend(state.queue.pop_front());
+                }
+                let room = match state.is_starved() {
+                    true => 0,
+                    false => self.bounds.most.saturating_sub(state.threads),
+                };
+                for _ in 0..room.min(state.threads.clamp(1, GROW_BY)) {
+                    if state
+                        .queue
+                        .front()
+                        .is_none_or(|job| since(job) < GROW_EVERY)
+                    {
+                        break;
+                    }
+                    let job = state.queue.pop_front().expect("it is there");
+                    handovers.push(state.start(job));
+                }
+            }
+            for job in late {
+                job.fail(
+                    HttpErrorKind::Busy,
+                    "all threads of the client were busy; raise ClientOptions::threads",
+                );
+            }
+            for handover in handovers {
+                self.complete(handover);
+            }
+        }
+    }
+
+    fn work(self: &Arc<Self>, thread: u64, mut jobs: Receiver<Job>) {
         let mut exchanger = Exchanger::new(&self.settings);
         loop {
             let mut job = match jobs.recv_timeout(IDLE) {
@@ -252,7 +381,7 @@ impl Shared {
                 },
             };
             loop {
-                let (id, answer) = (job.id, job.answer);
+                let id = job.id;
                 let outcome = self.begin(id, &exchanger).then(|| {
                     // A panic in the client library must not cost the lane a thread.
                     panic::catch_unwind(AssertUnwindSafe(|| exchanger.perform(&job.request)))
@@ -261,6 +390,15 @@ impl Shared {
                             Err(HttpError::new(HttpErrorKind::Unavailable))
                         })
                 });
+                if let Some(Err(error)) = &outcome
+                    && error.is_out_of_descriptors()
+                {
+                    match self.give_back(job) {
+                        None => return,
+                        Some(kept) => job = kept,
+                    }
+                }
+                let answer = job.answer;
                 // The thread is free before the answer is known, so that a caller who waits for
                 // one answer before the next request uses one connection.
                 let (is_cut, next) = self.settle(thread, id);
@@ -281,6 +419,33 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// There was no descriptor for a connection: leaves the job to a thread that has one, and with it
+    /// the place. Returns the job if there is no such thread, or nobody waits for it any more.
+    fn give_back(self: &Arc<Self>, job: Job) -> Option<Job> {
+        let mut state = self.lock();
+        let is_wanted = matches!(state.running.get(&job.id), Some(Running::Live(_)))
+            && job.since.elapsed() < self.bounds.patience;
+        // Threads that are not bounded are those of polls, which take long.
+        let is_bounded = self.bounds.most < usize::MAX;
+        if !is_wanted || !is_bounded || state.threads < 2 {
+            return Some(job);
+        }
+        let agent = state.running.remove(&job.id);
+        state.threads -= 1;
+        state.starved = Some(Instant::now());
+        let handover = match state.idle.pop() {
+            Some((_, sender)) => {
+                state.running.insert(job.id, Running::Starting);
+                Handover::Give(sender, job)
+            }
+            None => state.wait(job),
+        };
+        drop(state);
+        drop(agent);
+        self.complete(handover);
+        None
     }
 
     /// Makes the job one that can be cut. False if it was cut before.
@@ -331,10 +496,13 @@ impl Shared {
     fn cut(self: &Arc<Self>, id: u64) {
         let mut state = self.lock();
         if let Some(place) = state.queue.iter().position(|job| job.id == id) {
-            state.queue.remove(place);
+            let job = state.queue.remove(place);
+            drop(state);
+            // It may hold a waker, which may do anything.
+            drop(job);
             return;
         }
-        let detach = state.detached < self.limit;
+        let detach = state.detached < self.bounds.most;
         let agent = match state.running.get_mut(&id) {
             Some(running @ Running::Starting) => {
                 *running = Running::Skipped;
@@ -374,3 +542,13 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+/// How often it is looked whether more threads are needed: after this, a request has waited for long.
+const GROW_EVERY: Duration = Duration::from_millis(100);
+
+/// How long no threads are started after there was no descriptor for a connection.
+const STARVED: Duration = Duration::from_secs(1);
+
+/// How many threads are started at a time at most: each of them connects, and servers accept a hundred
+/// or so at once.
+const GROW_BY: usize = 32;

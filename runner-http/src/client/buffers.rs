@@ -1,4 +1,4 @@
-//! The memory of answers, used again: [`Spare`].
+//! The memory of answers, used again: [`BufferPool`].
 
 use bytes::Bytes;
 
@@ -8,11 +8,11 @@ use bytes::Bytes;
 /// a backlog that would cost more than to read it. Answers of unknown length, and compressed ones that
 /// say a smaller one, get fresh memory.
 #[derive(Default)]
-pub(super) struct Spare {
+pub(super) struct BufferPool {
     kept: Vec<Bytes>,
 }
 
-impl Spare {
+impl BufferPool {
     /// Room for a body of which the head says that it has this length. What is in it is left over.
     ///
     /// It may be wrong, so no more is reserved than a hundred updates have.
@@ -59,43 +59,43 @@ mod tests {
 
     #[test]
     fn memory_is_used_again_once_nobody_holds_it() {
-        let mut spare = Spare::default();
+        let mut buffers = BufferPool::default();
         let body = Bytes::from(vec![1; MIN]);
         let at = body.as_ptr();
-        spare.keep(&body);
-        let other = spare.take(MIN as u64);
+        buffers.keep(&body);
+        let other = buffers.take(MIN as u64);
         assert_ne!(other.as_ptr(), at, "it is still held");
         let update = body.slice(7..9);
         drop(body);
-        let other = spare.take(MIN as u64);
+        let other = buffers.take(MIN as u64);
         assert_ne!(other.as_ptr(), at, "a part of it is still held");
         assert_eq!(&update[..], [1, 1]);
         drop(update);
-        let content = spare.take(MIN as u64);
+        let content = buffers.take(MIN as u64);
         assert_eq!(content.as_ptr(), at);
         assert_eq!(content.len(), MIN, "it need not be filled with zeros again");
-        assert!(spare.kept.is_empty());
-        spare.keep(&Bytes::from(content));
-        let content = spare.take(2 * MIN as u64);
+        assert!(buffers.kept.is_empty());
+        buffers.keep(&Bytes::from(content));
+        let content = buffers.take(2 * MIN as u64);
         assert!(content.is_empty() && content.capacity() >= 2 * MIN);
     }
 
     #[test]
     fn neither_much_is_kept_nor_much_reserved() {
-        let mut spare = Spare::default();
+        let mut buffers = BufferPool::default();
         for length in [0, MIN - 1, MAX + 1] {
-            spare.keep(&Bytes::from(vec![0; length]));
+            buffers.keep(&Bytes::from(vec![0; length]));
         }
-        assert!(spare.kept.is_empty());
+        assert!(buffers.kept.is_empty());
         for _ in 0..=COUNT {
-            spare.keep(&Bytes::from(vec![0; MIN]));
+            buffers.keep(&Bytes::from(vec![0; MIN]));
         }
-        assert_eq!(spare.kept.len(), COUNT);
-        assert!(spare.take(u64::MAX).capacity() < 2 * MAX);
+        assert_eq!(buffers.kept.len(), COUNT);
+        assert!(buffers.take(u64::MAX).capacity() < 2 * MAX);
         assert!(
-            spare.take(10).capacity() < MIN,
+            buffers.take(10).capacity() < MIN,
             "a small one takes no large one"
         );
-        assert_eq!(spare.kept.len(), COUNT - 1);
+        assert_eq!(buffers.kept.len(), COUNT - 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Keeps the token from everything that `ureq` says: [`Veil`].
+//! Keeps the token from everything that `ureq` says: [`HiddenPath`].
 //!
 //! `ureq` logs the URL of a request at level `trace`, and `ureq-proto` every byte that it writes,
 //! through the `log` crate, where no library can stop it. So they are given a URL whose path is
@@ -16,25 +16,25 @@ use std::{
 use ureq::{
     Error,
     http::Uri,
-    unversioned::transport::{
-        Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport,
-    },
+    unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport},
 };
+
+use super::connect::TcpTls;
 
 /// What the next request of an agent asks for in truth. An agent carries one request at a time.
 #[derive(Clone, Default)]
-pub(super) struct Veil(Arc<Mutex<Option<String>>>);
+pub(super) struct HiddenPath(Arc<Mutex<Option<String>>>);
 
-impl Veil {
+impl HiddenPath {
     /// Keeps the path and the query, and returns the URL without them.
-    pub(super) fn cover(&self, uri: &Uri) -> Result<Uri, Error> {
+    pub(super) fn hide(&self, uri: &Uri) -> Result<Uri, Error> {
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let mut parts = uri.clone().into_parts();
         let stars = stars(path.len());
         parts.path_and_query = stars.parse().ok();
-        let covered = Uri::from_parts(parts);
+        let redacted = Uri::from_parts(parts);
         *self.lock() = Some(path.to_owned());
-        covered.map_err(|error| Error::Http(error.into()))
+        redacted.map_err(|error| Error::Http(error.into()))
     }
 
     fn take(&self) -> Option<String> {
@@ -53,53 +53,50 @@ fn stars(length: usize) -> String {
     path
 }
 
-/// Makes the connections of `ureq`, and lifts the veil where they are written to.
-pub(super) struct VeilConnector {
-    inner: DefaultConnector,
-    veil: Veil,
+/// Makes the connections of `ureq`, and restores the path where they are written to.
+pub(super) struct RedactingConnector {
+    inner: TcpTls,
+    hidden: HiddenPath,
 }
 
-impl VeilConnector {
-    pub(super) fn new(veil: Veil) -> Self {
-        Self {
-            inner: DefaultConnector::new(),
-            veil,
-        }
+impl RedactingConnector {
+    pub(super) fn new(inner: TcpTls, hidden: HiddenPath) -> Self {
+        Self { inner, hidden }
     }
 }
 
-impl Connector for VeilConnector {
-    type Out = VeilTransport;
+impl Connector for RedactingConnector {
+    type Out = RedactingTransport;
 
     fn connect(
         &self,
         details: &ConnectionDetails<'_>,
         chained: Option<()>,
-    ) -> Result<Option<VeilTransport>, Error> {
+    ) -> Result<Option<RedactingTransport>, Error> {
         let inner = self.inner.connect(details, chained)?;
-        Ok(inner.map(|inner| VeilTransport {
+        Ok(inner.map(|inner| RedactingTransport {
             inner,
-            veil: self.veil.clone(),
+            hidden: self.hidden.clone(),
             head: Vec::new(),
         }))
     }
 }
 
-impl fmt::Debug for VeilConnector {
+impl fmt::Debug for RedactingConnector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
 }
 
 /// One connection, before encryption.
-pub(super) struct VeilTransport {
+pub(super) struct RedactingTransport {
     inner: Box<dyn Transport>,
-    veil: Veil,
+    hidden: HiddenPath,
     /// Written by `ureq`, and not yet sent.
     head: Vec<u8>,
 }
 
-impl VeilTransport {
+impl RedactingTransport {
     /// Sends the head that was kept, with the first `amount` bytes of the output behind it.
     fn send_head(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         let mut whole = mem::take(&mut self.head);
@@ -113,16 +110,16 @@ impl VeilTransport {
     }
 }
 
-impl Transport for VeilTransport {
+impl Transport for RedactingTransport {
     fn buffers(&mut self) -> &mut dyn Buffers {
         self.inner.buffers()
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         // Only the first write of a request has its line.
-        if let Some(path) = self.veil.take() {
+        if let Some(path) = self.hidden.take() {
             let line = &mut self.inner.buffers().output()[..amount];
-            lift(line, &path).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+            restore(line, &path).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
             self.head = line.to_vec();
             return Ok(());
         }
@@ -150,7 +147,7 @@ impl Transport for VeilTransport {
     }
 }
 
-impl fmt::Debug for VeilTransport {
+impl fmt::Debug for RedactingTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.inner.fmt(f)
     }
@@ -159,7 +156,7 @@ impl fmt::Debug for VeilTransport {
 const METHOD: &[u8] = b"POST ";
 
 /// Puts `path` where its stars are. None if they are not there: what is sent would be wrong.
-fn lift(line: &mut [u8], path: &str) -> Option<()> {
+fn restore(line: &mut [u8], path: &str) -> Option<()> {
     let (method, target) = line.split_at_mut_checked(METHOD.len())?;
     let (place, rest) = target.split_at_mut_checked(path.len())?;
     if method != METHOD
@@ -215,13 +212,13 @@ mod tests {
     #[test]
     fn a_head_leaves_with_what_follows_it_and_never_alone_unless_nothing_does() {
         let sent = Sent::default();
-        let veil = Veil::default();
-        let mut transport = VeilTransport {
+        let hidden = HiddenPath::default();
+        let mut transport = RedactingTransport {
             inner: Box::new(Recorder {
                 buffers: LazyBuffers::new(SIZE, SIZE),
                 sent: sent.clone(),
             }),
-            veil: veil.clone(),
+            hidden: hidden.clone(),
             head: Vec::new(),
         };
         let mut write = |bytes: &[u8]| {
@@ -236,19 +233,19 @@ mod tests {
         );
         let url: Uri = "http://127.0.0.1/bot:a".parse().unwrap();
 
-        veil.cover(&url).unwrap();
+        hidden.hide(&url).unwrap();
         assert!(write(starred).is_empty());
         assert_eq!(write(b"{}"), [[head, b"{}"].concat()]);
         assert_eq!(write(b"more"), [b"more"]);
 
         // Both together are larger than the buffer.
-        veil.cover(&url).unwrap();
+        hidden.hide(&url).unwrap();
         assert!(write(starred).is_empty());
         let large = write(&[b'x'; SIZE]);
         assert_eq!(large.concat(), [head, &[b'x'; SIZE]].concat());
         assert_eq!(large[0].len(), SIZE);
 
-        veil.cover(&url).unwrap();
+        hidden.hide(&url).unwrap();
         assert!(write(starred).is_empty());
         transport.await_input(NextTimeout::default()).unwrap();
         transport.await_input(NextTimeout::default()).unwrap();
@@ -257,24 +254,24 @@ mod tests {
 
     #[test]
     fn a_covered_url_keeps_its_origin_and_its_length() {
-        let veil = Veil::default();
+        let hidden = HiddenPath::default();
         for path in ["/", "/bot1:secret/getMe", "/a?b=c"] {
             let url: Uri = format!("http://127.0.0.1:8081{path}").parse().unwrap();
-            let covered = veil.cover(&url).unwrap();
-            assert_eq!(covered.authority(), url.authority());
-            assert_eq!(covered.scheme(), url.scheme());
-            assert_eq!(covered.to_string().len(), url.to_string().len());
-            assert!(path == "/" || !covered.path().contains(&path[1..]));
-            assert_eq!(veil.take().as_deref(), Some(path));
+            let redacted = hidden.hide(&url).unwrap();
+            assert_eq!(redacted.authority(), url.authority());
+            assert_eq!(redacted.scheme(), url.scheme());
+            assert_eq!(redacted.to_string().len(), url.to_string().len());
+            assert!(path == "/" || !redacted.path().contains(&path[1..]));
+            assert_eq!(hidden.take().as_deref(), Some(path));
         }
         let bare: Uri = "http://127.0.0.1".parse().unwrap();
-        assert_eq!(veil.cover(&bare).unwrap(), "http://127.0.0.1/");
+        assert_eq!(hidden.hide(&bare).unwrap(), "http://127.0.0.1/");
     }
 
     #[test]
     fn the_path_takes_the_place_of_its_stars_and_of_nothing_else() {
         let mut line = b"POST /***** HTTP/1.1\r\nHost: x\r\n".to_vec();
-        lift(&mut line, "/bot:a").unwrap();
+        restore(&mut line, "/bot:a").unwrap();
         assert_eq!(line, b"POST /bot:a HTTP/1.1\r\nHost: x\r\n");
         for (line, path) in [
             (&b"POST /bot:a HTTP/1.1\r\n"[..], "/bot:b"),
@@ -285,7 +282,7 @@ mod tests {
             (br#"{"text":"a"}"#, "/bot:a"),
         ] {
             let mut sent = line.to_vec();
-            assert_eq!(lift(&mut sent, path), None);
+            assert_eq!(restore(&mut sent, path), None);
             assert_eq!(sent, line, "nothing was changed");
         }
     }
