@@ -2,13 +2,13 @@
 
 use std::{num::NonZeroU32, time::Instant};
 
-use super::ticket::Ticket;
 use super::{
     effects::Effects,
     entry::{Entry, State as Is},
     latency::Latencies,
     outcome::{Counters, Ending, Fault, Outcome, Unfinished},
     state::{Phase, Started, State},
+    ticket::Ticket,
 };
 use crate::consume::Item;
 

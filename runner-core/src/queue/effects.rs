@@ -2,7 +2,7 @@
 
 use std::task::Waker;
 
-use super::{outcome::Fault, timers::LateHandler};
+use super::outcome::{Fault, LateHandler};
 use crate::consume::Item;
 
 /// Work that must not happen under the lock, because it runs code of the user or of the runtime.

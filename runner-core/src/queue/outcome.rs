@@ -1,8 +1,8 @@
 //! How attempts, updates and queues end.
 
-use std::{collections::BTreeSet, num::NonZeroU32, time::Duration};
+use std::{collections::BTreeSet, fmt, num::NonZeroU32, time::Duration};
 
-use crate::{Cause, Closing, consume::Item};
+use crate::{Cause, Closing, Delivery, consume::Item};
 
 /// How one attempt ended.
 #[derive(Debug)]
@@ -104,6 +104,26 @@ pub(crate) struct Unfinished<U> {
     /// Whether a handler may have seen it.
     pub(crate) started: bool,
     pub(crate) unresponsive: bool,
+}
+
+/// A handler that goes on after its timeout.
+pub struct LateHandler<U> {
+    /// The update that it handles.
+    pub update: Delivery<U>,
+    /// How long ago the update was added.
+    pub age: Duration,
+    /// Whether it goes on without counting against the concurrency.
+    pub detached: bool,
+}
+
+impl<U> fmt::Debug for LateHandler<U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LateHandler")
+            .field("attempt", &self.update.attempt())
+            .field("age", &self.age)
+            .field("detached", &self.detached)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Which updates of a run were handed to a handler: for a supplier that goes back and supplies some of them

@@ -17,9 +17,8 @@ use super::{
     effects::{Effects, Wakers},
     intake::Arrival,
     key_order::KeyHasher,
-    outcome::{Attempted, Fault, Unfinished},
+    outcome::{Attempted, Fault, LateHandler, Unfinished},
     state::{Interest, Phase, State},
-    timers::LateHandler,
     waiters::{WaiterId, Waiters},
     worker::{self, Worker},
 };

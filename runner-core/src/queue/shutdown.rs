@@ -1,6 +1,5 @@
 //! How the queue ends: by a stop, at a limit, by itself, or with its runtime.
 
-use super::ticket::Ticket;
 use super::{
     effects::Effects,
     entry::State as Is,
@@ -9,6 +8,7 @@ use super::{
     outcome::{Ending, Fault},
     ready::{New, Ready},
     state::{Phase, State},
+    ticket::Ticket,
 };
 
 impl<U> State<U> {

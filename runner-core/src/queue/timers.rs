@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::effects::Wakers;
-use crate::{Delivery, queue::Ticket};
+use super::ticket::Ticket;
 
 /// Points in time, each with the update that is due then.
 #[derive(Debug, Default)]
@@ -76,26 +76,6 @@ impl Timers {
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.due.len()
-    }
-}
-
-/// A handler that goes on after its timeout.
-pub struct LateHandler<U> {
-    /// The update that it handles.
-    pub update: Delivery<U>,
-    /// How long ago the update was added.
-    pub age: Duration,
-    /// Whether it goes on without counting against the concurrency.
-    pub detached: bool,
-}
-
-impl<U> std::fmt::Debug for LateHandler<U> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LateHandler")
-            .field("attempt", &self.update.attempt())
-            .field("age", &self.age)
-            .field("detached", &self.detached)
-            .finish_non_exhaustive()
     }
 }
 
