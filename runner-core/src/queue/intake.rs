@@ -54,8 +54,8 @@ impl Intake {
         self.bytes
     }
 
-    pub(super) fn hold(&mut self, bytes: u32) {
-        self.bytes += bytes as usize;
+    pub(super) fn hold(&mut self, bytes: usize) {
+        self.bytes += bytes;
     }
 
     pub(super) fn let_go(&mut self, bytes: u32) {

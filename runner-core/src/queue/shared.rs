@@ -150,7 +150,7 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
 
     /// Resolves when the queue was stopped and nothing is held.
     pub(super) async fn ended(&self) {
-        self.wait(Interest::Idle, |state| {
+        self.wait(Interest::End, |state| {
             (state.phase != Phase::Open && (state.len() == 0)).then_some(())
         })
         .await;

@@ -92,6 +92,8 @@ pub(super) enum Interest {
     RoomOrChoke,
     /// Nothing is held.
     Idle,
+    /// Nothing is held, and nothing may be added.
+    End,
 }
 
 /// An update to be handled now.
@@ -186,7 +188,7 @@ impl<U> State<U> {
         } else {
             self.ready.push(index);
         }
-        self.intake.hold(entry.bytes);
+        self.intake.hold(entry.bytes as usize);
         self.entries.insert(entry);
     }
 
@@ -205,7 +207,7 @@ impl<U> State<U> {
         let id = self.completion.counters.supplied;
         let count = slice.len();
         self.completion.counters.supplied += u64::from(count);
-        self.intake.hold(u32::from(count) * bytes);
+        self.intake.hold(usize::from(count) * bytes as usize);
         self.ready.push_slice(slice, id, now, bytes);
     }
 
@@ -476,6 +478,7 @@ impl<U> State<U> {
                     Interest::Room => room || over,
                     Interest::RoomOrChoke => room || choked || over,
                     Interest::Idle => idle,
+                    Interest::End => idle && over,
                 },
                 wakers,
             );
