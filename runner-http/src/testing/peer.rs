@@ -328,13 +328,15 @@ impl Crowd {
 
         let sockets = std::fs::read_to_string("/proc/self/net/tcp").expect("Linux has this file");
         let port = format!(":{:04X}", self.address.port());
-        let hangs = |line: &&str| {
-            // After its number: the local address, the remote one, the state.
-            let mut fields = line.split_whitespace().skip(2);
-            fields.next().is_some_and(|remote| remote.ends_with(&port))
-                && fields.next() == Some(SYN_SENT)
-        };
-        sockets.lines().filter(hangs).count()
+        // A line has its number, the local address, the remote one, and the state. The kernel may list a
+        // socket twice while others come and go, so they are counted by their local address.
+        let hanging = sockets.lines().filter_map(|line| {
+            let mut fields = line.split_whitespace().skip(1);
+            let (local, remote) = (fields.next()?, fields.next()?);
+            let hangs = remote.ends_with(&port) && fields.next() == Some(SYN_SENT);
+            hangs.then_some(local)
+        });
+        hanging.collect::<std::collections::BTreeSet<_>>().len()
     }
 }
 
