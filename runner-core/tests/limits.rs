@@ -216,3 +216,38 @@ fn a_handler_that_blocks_does_not_hold_up_the_fetch() {
         assert_eq!(began, [Duration::ZERO; 3]);
     });
 }
+
+/// Nothing that is held has a key, and no handler has started when the bound is reached.
+#[test]
+fn at_its_bound_in_bytes_intake_waits_for_the_handlers() {
+    for_each_seed(20, |sim| {
+        let recorder = always(&sim, Plan::ok().sleep(SECOND));
+        let log = recorder.log();
+        let supplier = ScriptedSupplier::new(&sim).batch(0..10).batch(10..20);
+        let script = supplier.script();
+        let handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(concurrent(4).max_bytes(n(50)))
+            .size_by(|_| 10)
+            .start();
+        sim.advance(MS);
+        assert_eq!((handle.stats().in_flight, script.calls().len()), (4, 1));
+        sim.advance(100 * SECOND);
+        assert_eq!(log.finished().len(), 20);
+        assert_eq!(log.max_concurrency(), 4);
+    });
+}
+
+#[test]
+fn a_size_beyond_all_bounds_is_counted_and_harms_nothing() {
+    for_each_seed(20, |sim| {
+        let recorder = always(&sim, Plan::ok().sleep(SECOND));
+        let log = recorder.log();
+        let supplier = ScriptedSupplier::new(&sim).batch(0..5).batch(5..9);
+        let _handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(concurrent(4))
+            .size_by(|_| usize::MAX)
+            .start();
+        sim.advance(100 * SECOND);
+        assert_eq!(log.finished().len(), 9);
+    });
+}
