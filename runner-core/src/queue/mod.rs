@@ -128,6 +128,22 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
         Self::builder(runtime, handler)
     }
 
+    /// A queue whose updates are handled by a closure that needs something to work with.
+    ///
+    /// `state` is cloned for every update; wrap what is costly to clone in an `Arc`.
+    pub fn for_each_with<T, F, Fut>(
+        runtime: Arc<dyn Runtime>,
+        state: T,
+        handler: F,
+    ) -> QueueBuilder<U, impl UpdateConsumer<U>>
+    where
+        T: Clone + Send + Sync + 'static,
+        F: Fn(T, Delivery<U>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: HandlerOutput> + Send,
+    {
+        Self::builder(runtime, move |update| handler(state.clone(), update))
+    }
+
     /// A queue whose updates are handled by `consumer`.
     pub fn builder<C: UpdateConsumer<U>>(
         runtime: Arc<dyn Runtime>,
