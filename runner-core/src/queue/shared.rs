@@ -80,15 +80,43 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         arrived: Instant,
         scarce: bool,
     ) -> Option<NonZeroUsize> {
-        // All of this is code of the user or takes memory, so it happens before the lock is taken.
-        let keyed = self.keys_of(&batch);
-        let sizes = self.sizes_of(&batch);
+        let about = self.ask_about(&batch);
+        self.insert(batch, &about, arrived, scarce, false)
+    }
+
+    /// Adds a batch, or gives it back if nothing may be added any more.
+    pub(super) fn try_add(self: &Arc<Self>, batch: Vec<U>, arrived: Instant) -> Result<(), Vec<U>> {
+        let about = self.ask_about(&batch);
+        {
+            let mut state = self.lock();
+            if state.phase != Phase::Open {
+                drop(state);
+                return Err(batch);
+            }
+            // From here on, a drain waits for this batch.
+            state.arriving += 1;
+        }
+        self.insert(batch, &about, arrived, false, true);
+        Ok(())
+    }
+
+    /// `begun`: the batch is counted as arriving.
+    fn insert(
+        self: &Arc<Self>,
+        batch: Vec<U>,
+        (keyed, sizes): &(BatchKeys, BatchSizes),
+        arrived: Instant,
+        scarce: bool,
+        mut begun: bool,
+    ) -> Option<NonZeroUsize> {
+        // Takes memory, so it happens before the lock is taken.
         let items = Item::split(batch, &self.control);
         let mut effects = Effects::default();
         let mut items = items.into_iter().enumerate().peekable();
         loop {
             // Not for the whole batch: that takes so long that whoever waits is put to sleep by the kernel.
             let mut state = self.lock();
+            state.arriving += usize::from(!std::mem::replace(&mut begun, true));
             for (index, item) in items.by_ref().take(ADDED_AT_ONCE) {
                 let arrival = Arrival {
                     keys: keyed.of(index),
@@ -96,16 +124,21 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
                 };
                 state.arrive(item, arrival, arrived);
             }
-            state.arriving = items.peek().is_some();
-            if !state.arriving {
+            if items.peek().is_none() {
+                state.arriving -= 1;
                 state.notify(&mut effects);
-                state.wake_watcher(&mut effects.wakers);
+                state.wake_waiters(&mut effects.wakers);
                 let room = state.room(scarce);
                 drop(state);
                 self.apply(effects);
                 return room;
             }
         }
+    }
+
+    /// Asks the user's functions about a batch.
+    fn ask_about(&self, batch: &[U]) -> (BatchKeys, BatchSizes) {
+        (self.keys_of(batch), self.sizes_of(batch))
     }
 
     /// How many updates to add, once there is enough room. `None` if nothing may be added any more.
@@ -124,11 +157,6 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         .await
     }
 
-    /// Whether nothing may be added any more.
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().phase != Phase::Open
-    }
-
     /// How many updates are held.
     pub(super) fn len(&self) -> usize {
         self.lock().entries.len()
@@ -136,16 +164,14 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
 
     /// Resolves when nothing is held.
     pub(crate) async fn idle(&self) {
-        self.wait(Interest::Idle, |state| {
-            state.entries.is_empty().then_some(())
-        })
-        .await;
+        self.wait(Interest::Idle, |state| state.is_idle().then_some(()))
+            .await;
     }
 
     /// Resolves when the queue was stopped and nothing is held.
     pub(super) async fn ended(&self) {
         self.wait(Interest::Idle, |state| {
-            (state.phase != Phase::Open && state.entries.is_empty()).then_some(())
+            (state.phase != Phase::Open && state.is_idle()).then_some(())
         })
         .await;
     }

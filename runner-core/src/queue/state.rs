@@ -60,8 +60,8 @@ pub(super) struct State<U> {
     pub(super) fault_waiters: Waiters<()>,
     /// The task of a user's sink, while it waits for more updates; see `upstream.rs`.
     pub(super) watcher: Option<Watcher>,
-    /// Whether a batch is being added, slice by slice.
-    pub(super) arriving: bool,
+    /// How many batches are being added, slice by slice.
+    pub(super) arriving: usize,
     /// Whether every handle to a queue with a clock of its own was dropped.
     pub(super) unreachable: bool,
 }
@@ -130,7 +130,7 @@ impl<U> State<U> {
             waiters: Waiters::new(),
             fault_waiters: Waiters::new(),
             watcher: None,
-            arriving: false,
+            arriving: 0,
             unreachable: false,
         }
     }
@@ -451,7 +451,7 @@ impl<U> State<U> {
         }
         let over = self.phase != Phase::Open;
         let (room, choked) = (self.room(false).is_some(), self.intake.is_choked());
-        let idle = self.entries.is_empty();
+        let idle = self.is_idle();
         if room || choked || idle || over {
             self.waiters.take(
                 |interest| match interest {
@@ -494,6 +494,11 @@ impl<U> State<U> {
             true => 0,
             false => self.ready.len().min(self.workers.free_slots()),
         }
+    }
+
+    /// Whether nothing is held.
+    pub(super) fn is_idle(&self) -> bool {
+        self.entries.is_empty() && self.arriving == 0
     }
 
     /// Whether nothing starts any more.
