@@ -16,6 +16,8 @@ pub(super) struct Completion<U> {
     pub(super) counters: Counters,
     pub(super) latencies: Latencies,
     pub(super) abandoned: Vec<Unfinished<U>>,
+    /// The first update that was ever abandoned, also when the list was taken.
+    first_abandoned: Option<u64>,
     /// Why the queue halted by itself.
     pub(super) fault: Option<Fault>,
 }
@@ -30,6 +32,7 @@ impl<U> Completion<U> {
             counters: Counters::default(),
             latencies: Latencies::new(),
             abandoned: Vec::new(),
+            first_abandoned: None,
             fault: None,
         }
     }
@@ -37,6 +40,8 @@ impl<U> Completion<U> {
     /// Lists an update as abandoned.
     pub(super) fn abandon(&mut self, entry: &Entry<U>, unresponsive: bool) {
         self.counters.abandoned += 1;
+        let first = self.first_abandoned.unwrap_or(entry.id);
+        self.first_abandoned = Some(first.min(entry.id));
         self.abandoned.push(entry.to_unfinished(unresponsive));
     }
 }
@@ -135,9 +140,12 @@ impl<U> State<U> {
 
     /// How many updates, from the first one, have left without a gap.
     pub(super) fn completed_prefix(&self) -> u64 {
-        let abandoned = &self.completion.abandoned;
-        let first = abandoned.iter().map(|abandoned| abandoned.id).min();
-        first.unwrap_or(self.completion.counters.supplied)
+        let Completion {
+            first_abandoned,
+            counters,
+            ..
+        } = &self.completion;
+        first_abandoned.unwrap_or(counters.supplied)
     }
 }
 

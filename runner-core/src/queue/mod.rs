@@ -245,6 +245,17 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
         self.shared.idle().await;
     }
 
+    /// Resolves when the queue takes no more updates: after a stop, and when it has halted.
+    ///
+    /// Select with it while you wait for what to add next.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only waits.
+    pub async fn closed(&self) {
+        self.shared.closed().await;
+    }
+
     /// Takes no more updates. What is held is still handled; updates that wait for a retry are tried once
     /// more at once.
     pub fn stop(&self) {
@@ -307,6 +318,7 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
             abandoned: abandoned
                 .map(|unfinished| Abandoned::new(unfinished, Fate::Lost))
                 .collect(),
+            settled_prefix: usize::try_from(self.shared.completed_prefix()).unwrap_or(usize::MAX),
             latency: self.shared.latency(),
             fault: self.shared.halted().map(|fault| match fault {
                 Fault::Policy { cause } => QueueFault::Policy(cause),
@@ -397,6 +409,9 @@ pub struct QueueReport<U> {
     /// Every update that was neither finished nor given up, oldest first. Each is handed out by one report
     /// only.
     pub abandoned: Vec<Abandoned<U>>,
+    /// How many updates, counted from the first one that was added, are settled without a gap: what
+    /// [`Source::close`](crate::Source::close) takes.
+    pub settled_prefix: usize,
     /// How long updates took, from [`add`](DecayingQueue::add) to their completion.
     pub latency: LatencySummary,
     /// Why the queue halted by itself, if it did.
@@ -408,6 +423,7 @@ impl<U> fmt::Debug for QueueReport<U> {
         f.debug_struct("QueueReport")
             .field("counters", &self.counters)
             .field("abandoned", &self.abandoned)
+            .field("settled_prefix", &self.settled_prefix)
             .field("latency", &self.latency)
             .field("fault", &self.fault)
             .finish()

@@ -168,6 +168,14 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
             .await;
     }
 
+    /// Resolves when nothing may be added any more.
+    pub(super) async fn closed(&self) {
+        self.wait(Interest::Closed, |state| {
+            (state.phase != Phase::Open).then_some(())
+        })
+        .await;
+    }
+
     /// Resolves when the queue was stopped and nothing is held.
     pub(super) async fn ended(&self) {
         self.wait(Interest::Idle, |state| {

@@ -87,6 +87,8 @@ pub(super) enum Interest {
     RoomOrChoke,
     /// Nothing is held.
     Idle,
+    /// Nothing may be added any more.
+    Closed,
 }
 
 /// An update to be handled now.
@@ -458,6 +460,7 @@ impl<U> State<U> {
                     Interest::Room => room || over,
                     Interest::RoomOrChoke => room || choked || over,
                     Interest::Idle => idle,
+                    Interest::Closed => over,
                 },
                 wakers,
             );
