@@ -41,7 +41,8 @@ pub(crate) trait DeliveryControl: Send + Sync {
 
 /// Neighbours of one batch that share one allocation.
 ///
-/// At most [`BatchSlice::MAX`], so that one slow update does not retain a whole batch.
+/// At most [`BatchSlice::MAX`], and few if they are large, so that one slow update does not retain a whole
+/// batch.
 pub(crate) struct BatchSlice<U> {
     control: Option<Weak<dyn DeliveryControl>>,
     updates: Updates<U>,
@@ -181,6 +182,9 @@ impl<U: fmt::Debug> fmt::Debug for Delivery<U> {
 impl<U> BatchSlice<U> {
     const MAX: usize = 16;
 
+    /// Enough for sixteen updates of the usual size. Five hundred slow handlers retain no more than 16 MB.
+    const MAX_BYTES: usize = 32 << 10;
+
     fn get(&self, index: u8) -> &U {
         match &self.updates {
             Updates::One(update) => update,
@@ -190,12 +194,23 @@ impl<U> BatchSlice<U> {
 }
 
 impl<U> Item<U> {
-    /// The updates of a batch, in order.
-    pub(crate) fn split(batch: Vec<U>, control: &Weak<dyn DeliveryControl>) -> Vec<Self> {
+    /// The updates of a batch, in order. `size` is that of an update by its index, in bytes.
+    pub(crate) fn split(
+        batch: Vec<U>,
+        size: impl Fn(usize) -> u32,
+        control: &Weak<dyn DeliveryControl>,
+    ) -> Vec<Self> {
         let mut items = Vec::with_capacity(batch.len());
         let mut rest = batch.into_iter();
         loop {
-            let count = rest.len().min(BatchSlice::<U>::MAX);
+            let mut bytes = 0_usize;
+            let sizes = items.len()..items.len() + rest.len().min(BatchSlice::<U>::MAX);
+            let fitting = sizes.take_while(|&index| {
+                let first = index == items.len();
+                bytes = bytes.saturating_add(size(index) as usize);
+                first || bytes <= BatchSlice::<U>::MAX_BYTES
+            });
+            let count = fitting.count();
             let updates = match count {
                 0 => return items,
                 1 => rest

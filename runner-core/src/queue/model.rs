@@ -447,7 +447,7 @@ impl Bench {
             _theirs: Theirs,
         };
         self.state.intake.replayed.push_back(handled);
-        for item in Item::split(vec![update], &nobody) {
+        for item in Item::split(vec![update], |_| 0, &nobody) {
             let keys = match refused {
                 true => Err(Cause::Panic("no key".into())),
                 false => Ok(keys),

@@ -110,7 +110,7 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         mut begun: bool,
     ) -> Option<NonZeroUsize> {
         // Takes memory, so it happens before the lock is taken.
-        let items = Item::split(batch, &self.control);
+        let items = Item::split(batch, |index| sizes.of(index), &self.control);
         let mut effects = Effects::default();
         let mut items = items.into_iter().enumerate().peekable();
         loop {
