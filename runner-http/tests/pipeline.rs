@@ -379,10 +379,10 @@ fn an_update_counts_with_the_length_of_its_json() {
     let sim = SimRuntime::new(1);
     let text = "x".repeat(100_000);
     let updates = format!(r#"{{"update_id":1,"message":{{"text":"{text}"}}}},{{"update_id":2}}"#);
-    let fake = Fake::new(&sim).updates(&updates).updates(&updates);
     // The comma is not part of either.
     let expected = updates.len() - 1;
-    assert_eq!(bytes_held(&sim, fake.api()), expected);
-    let typed = fake.api().updates_as::<Value>();
-    assert_eq!(bytes_held(&sim, typed), expected);
+    let api = Fake::new(&sim).updates(&updates).api();
+    assert_eq!(bytes_held(&sim, api), expected);
+    let api = Fake::new(&sim).updates(&updates).api();
+    assert_eq!(bytes_held(&sim, api.updates_as::<Value>()), expected);
 }
