@@ -110,6 +110,12 @@ use crate::{
 ///
 /// Cheap to clone; all clones are the same queue. When the last clone is dropped, the queue is stopped:
 /// what it holds is still handled.
+///
+/// # Handlers that use their own queue
+///
+/// A handler may add to its queue, stop it and look at it. It must not await `room`, `idle` or `drain`: it holds
+/// a slot, so it would wait for itself. A handler that owns a clone keeps the queue alive; stop or drain it when
+/// the work is done.
 pub struct DecayingQueue<U: Send + Sync + 'static> {
     shared: Arc<QueueShared<U>>,
     handle: Arc<Handle<U>>,
