@@ -313,18 +313,18 @@ fn updates_are_given_back_if_the_queue_ends_while_they_are_added() {
 
 // Timeouts
 
+/// What `on_late` has heard: the update, its age, and whether it is detached.
+type Late = Vec<(u32, Duration, bool)>;
+
 /// Runs one update that takes ten seconds, with a timeout of one, and two others that need its key and
 /// its slot.
-fn late(
-    sim: &SimRuntime,
-    options: SinkOptions,
-) -> (QueueReport<u32>, Vec<(u32, Duration, bool)>, Vec<Duration>) {
+fn late(sim: &SimRuntime, options: SinkOptions) -> (QueueReport<u32>, Late, Vec<Duration>) {
     let recorder = Recorder::new(sim, |update: &Delivery<u32>| match **update {
         0 => Plan::ok().sleep(10 * SECOND),
         _ => Plan::ok(),
     });
     let log = recorder.log();
-    let late = Arc::new(Mutex::new(Vec::new()));
+    let late = Arc::new(Mutex::new(Late::new()));
     let seen = Arc::clone(&late);
     let queue = DecayingQueue::builder(runtime(sim), recorder)
         .options(options.concurrency(n(1)).timeout(SECOND))
@@ -850,20 +850,16 @@ fn a_handler_may_abandon_its_own_queue() {
 
 #[test]
 fn a_handler_may_drop_the_last_handle() {
+    type Own = Arc<Mutex<Option<DecayingQueue<u32>>>>;
     for_each_seed(20, |sim| {
-        let own = Arc::new(Mutex::new(None::<DecayingQueue<u32>>));
+        let own = Own::default();
         let handled = Arc::new(AtomicUsize::new(0));
-        let state = (Arc::clone(&own), Arc::clone(&handled));
-        let queue = DecayingQueue::for_each_with(
-            runtime(&sim),
-            state,
-            async |(own, handled): (Arc<Mutex<Option<DecayingQueue<u32>>>>, Arc<AtomicUsize>),
-                   _: Delivery<u32>| {
-                let taken = own.lock().unwrap().take();
-                drop(taken);
-                handled.fetch_add(1, Ordering::Relaxed);
-            },
-        )
+        let (taken, count) = (Arc::clone(&own), Arc::clone(&handled));
+        let queue = DecayingQueue::for_each(runtime(&sim), move |_: Delivery<u32>| {
+            drop(taken.lock().unwrap().take());
+            count.fetch_add(1, Ordering::Relaxed);
+            std::future::ready(())
+        })
         .options(concurrent(2))
         .build();
         add(&queue, 0..9);

@@ -195,7 +195,6 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
     /// # Cancel safety
     ///
     /// Safe: it reserves nothing.
-    #[must_use]
     pub fn room(&self) -> Room {
         let shared = Arc::clone(&self.shared);
         Room::new(async move { shared.room(false).await })
@@ -538,9 +537,15 @@ pub(crate) struct QueueParts<U> {
     pub(crate) limits: Limits,
     pub(crate) keys: Option<Arc<KeysOf<U>>>,
     pub(crate) policy: Arc<dyn BoxedPolicy<U>>,
-    pub(crate) size: Option<Arc<dyn Fn(&U) -> usize + Send + Sync>>,
-    pub(crate) on_late: Option<Arc<dyn Fn(LateHandler<U>) + Send + Sync>>,
+    pub(crate) size: Option<Arc<SizeOf<U>>>,
+    pub(crate) on_late: Option<Arc<OnLate<U>>>,
 }
+
+/// How large an update is, in bytes.
+pub(crate) type SizeOf<U> = dyn Fn(&U) -> usize + Send + Sync;
+
+/// Hears of handlers that go on after their timeout.
+pub(crate) type OnLate<U> = dyn Fn(LateHandler<U>) + Send + Sync;
 
 /// Calls its second argument with every key of the update.
 pub(crate) type KeysOf<U> = dyn Fn(&U, &mut dyn FnMut(Key)) + Send + Sync;

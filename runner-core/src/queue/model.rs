@@ -526,14 +526,11 @@ impl Bench {
             other => panic!("{id} was {other:?}"),
         }
         assert_eq!(update.is_err(), held.refused);
-        match &update {
-            Ok(update) => {
-                assert_eq!(update.id, id);
-                assert_eq!(update.attempt().get(), held.attempt);
-                assert_eq!(update.redelivered(), held.handled);
-                held.handled = true;
-            }
-            Err(_) => {}
+        if let Ok(update) = &update {
+            assert_eq!(update.id, id);
+            assert_eq!(update.attempt().get(), held.attempt);
+            assert_eq!(update.redelivered(), held.handled);
+            held.handled = true;
         }
         held.place = Place::Started(Run::default());
         self.tasks[task].ticket = Some(ticket);

@@ -34,11 +34,7 @@ const BUDGET: u8 = 32;
 /// Runs handlers for as long as there is something to start.
 ///
 /// What lives across an await is in memory for every update in flight, so it is little: the worker and the
-/// future of the handler.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an async function holds its arguments twice"
-)]
+/// future of the handler. An `async fn` would hold its arguments twice.
 pub(super) fn run<U, C>(mut worker: Worker<U>, consumer: Arc<C>) -> impl Future<Output = ()> + Send
 where
     U: Send + Sync + 'static,
