@@ -11,7 +11,7 @@ macro_rules! examples {
         $(
             #[test]
             fn $name() {
-                check(stringify!($name));
+                check(stringify!($name), &[]);
             }
         )*
 
@@ -46,8 +46,14 @@ examples! {
     file_supplier
     live_control
     ordering
+    queue_only
     several_bots
     session_bot
     timeouts
     unit_test
+}
+
+#[test]
+fn queue_only_prints_the_same_on_smol() {
+    check("queue_only", &["--runtime", "smol"]);
 }

@@ -86,7 +86,8 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
         self
     }
 
-    /// What happens to updates that are not handled. Default: [`SkipFailed`].
+    /// What happens to updates that are not handled. Default:
+    /// [`SkipFailed`](crate::SkipFailed).
     #[must_use]
     pub fn policy(mut self, policy: impl ErrorPolicy<G::Raw>) -> Self {
         self.parts.policy = Arc::new(policy);

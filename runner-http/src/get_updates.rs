@@ -61,6 +61,11 @@ impl<C: HttpClient> GetUpdates for BotApi<C> {
         default_key(raw)
     }
 
+    /// The length of its JSON.
+    fn size(raw: &Incoming) -> usize {
+        raw.raw().len()
+    }
+
     fn decode(raw: Delivery<Incoming>) -> Result<Delivery<Update>, BoxError> {
         let update = Update::from_incoming(&raw)?;
         Ok(raw.with(update))
@@ -113,6 +118,11 @@ where
     /// The chat; the user if there is none.
     fn default_key(raw: &Incoming) -> Option<Key> {
         default_key(raw)
+    }
+
+    /// The length of its JSON.
+    fn size(raw: &Incoming) -> usize {
+        raw.raw().len()
     }
 
     fn decode(raw: Delivery<Incoming>) -> Result<Delivery<T>, BoxError> {

@@ -366,3 +366,23 @@ fn groups_with_anonymous_administrators_do_not_wait_for_each_other() {
     sim.advance(SECOND * 2);
     assert_eq!(handle.stats().counters.finished, 100);
 }
+
+fn bytes_held<G: runner_core::GetUpdates>(sim: &SimRuntime, api: G) -> usize {
+    let bot = Bot::for_each(api, async |_| std::future::pending::<()>().await);
+    let handle = bot.into_runner(runtime(sim)).start();
+    sim.advance(SECOND);
+    handle.stats().bytes
+}
+
+#[test]
+fn an_update_counts_with_the_length_of_its_json() {
+    let sim = SimRuntime::new(1);
+    let text = "x".repeat(100_000);
+    let updates = format!(r#"{{"update_id":1,"message":{{"text":"{text}"}}}},{{"update_id":2}}"#);
+    // The comma is not part of either.
+    let expected = updates.len() - 1;
+    let api = Fake::new(&sim).updates(&updates).api();
+    assert_eq!(bytes_held(&sim, api), expected);
+    let api = Fake::new(&sim).updates(&updates).api();
+    assert_eq!(bytes_held(&sim, api.updates_as::<Value>()), expected);
+}

@@ -32,6 +32,7 @@
 //! | any method of the Bot API, your own model of an update | `BotApi::call`, `BotApi::updates_as` |
 //! | updates from elsewhere | [`UpdateSupplier`], [`Runner`] |
 //! | updates in groups, such as for a bulk write | [`UpdateSink`], [`Bot::with_sink`] |
+//! | the queue without a bot, for work of your own | [`DecayingQueue`] |
 //! | another client for the Bot API | [`GetUpdates`] |
 //! | another async runtime | [`Runtime`] |
 //! | tests without waiting | the feature `test-util`, `runner::testing` |
@@ -116,6 +117,7 @@ mod guide {
         Troubleshooting: "../../docs/troubleshooting.md",
         Testing: "../../docs/testing.md",
         Embedding: "../../docs/embedding.md",
+        QueueAlone: "../../docs/queue.md",
         Supplier: "../../docs/supplier.md",
         Consumer: "../../docs/consumer.md",
         Sink: "../../docs/sink.md",

@@ -7,10 +7,10 @@ use check::check;
 
 #[test]
 fn frankenstein() {
-    check("frankenstein");
+    check("frankenstein", &[]);
 }
 
 #[test]
 fn teloxide_core() {
-    check("teloxide_core");
+    check("teloxide_core", &[]);
 }

@@ -35,8 +35,9 @@ fn binary(name: &str) -> PathBuf {
     binary
 }
 
-fn run(name: &str) -> Output {
+fn run(name: &str, arguments: &[&str]) -> Output {
     let child = Command::new(binary(name))
+        .args(arguments)
         .env_remove("BOT_TOKEN")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -52,8 +53,8 @@ fn run(name: &str) -> Output {
 }
 
 /// Fails unless the example of that name succeeds and prints what it is expected to print.
-pub(crate) fn check(name: &str) {
-    let output = run(name);
+pub(crate) fn check(name: &str, arguments: &[&str]) {
+    let output = run(name, arguments);
     let printed = String::from_utf8(output.stdout).expect("examples print UTF-8");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(

@@ -41,7 +41,8 @@ pub(crate) trait DeliveryControl: Send + Sync {
 
 /// Neighbours of one batch that share one allocation.
 ///
-/// At most [`BatchSlice::MAX`], so that one slow update does not retain a whole batch.
+/// At most [`BatchSlice::MAX`], and few if they are large, so that one slow update does not retain a whole
+/// batch.
 pub(crate) struct BatchSlice<U> {
     control: Option<Weak<dyn DeliveryControl>>,
     updates: Updates<U>,
@@ -181,18 +182,33 @@ impl<U: fmt::Debug> fmt::Debug for Delivery<U> {
 impl<U> BatchSlice<U> {
     const MAX: usize = 16;
 
-    /// Splits a batch into slices, in order.
-    pub(crate) fn split(batch: Vec<U>, control: &Weak<dyn DeliveryControl>) -> Vec<Arc<Self>> {
+    /// Enough for sixteen updates of the usual size. Five hundred slow handlers retain no more than 16 MB.
+    const MAX_BYTES: usize = 32 << 10;
+
+    /// Splits a batch into slices, in order. `size` is that of an update by its index, in bytes.
+    pub(crate) fn split(
+        batch: Vec<U>,
+        size: impl Fn(usize) -> u32,
+        control: &Weak<dyn DeliveryControl>,
+    ) -> Vec<Arc<Self>> {
         let mut slices = Vec::with_capacity(batch.len().div_ceil(Self::MAX));
+        let mut first = 0;
         let mut rest = batch.into_iter();
         loop {
-            let updates = match rest.len().min(Self::MAX) {
+            let mut bytes = 0_usize;
+            let fitting = (first..first + rest.len().min(Self::MAX)).take_while(|&index| {
+                bytes = bytes.saturating_add(size(index) as usize);
+                index == first || bytes <= Self::MAX_BYTES
+            });
+            let count = fitting.count();
+            let updates = match count {
                 0 => return slices,
                 1 => rest
                     .next()
                     .map_or_else(|| Updates::Many([].into()), Updates::One),
-                count => Updates::Many(rest.by_ref().take(count).collect()),
+                _ => Updates::Many(rest.by_ref().take(count).collect()),
             };
+            first += count;
             let control = Some(control.clone());
             slices.push(Arc::new(Self { control, updates }));
         }

@@ -1,10 +1,13 @@
-//! The one place where an update leaves the queue.
+//! How an update that was started leaves the queue. Those that were not are abandoned in `shutdown.rs`.
 
 use std::{num::NonZeroU32, time::Instant};
+
+use slab::Slab;
 
 use super::{
     effects::Effects,
     entry::{Entry, State as Is},
+    key_order::SPARE,
     latency::Latencies,
     outcome::{Counters, Ending, Fault, Outcome, Unfinished},
     state::{Phase, Started, State},
@@ -17,12 +20,14 @@ pub(super) struct Completion<U> {
     pub(super) counters: Counters,
     pub(super) latencies: Latencies,
     pub(super) abandoned: Vec<Unfinished<U>>,
+    /// The first update that was ever abandoned, also when the list was taken.
+    first_abandoned: Option<u64>,
     /// Why the queue halted by itself.
     pub(super) fault: Option<Fault>,
 }
 
-/// One in so many updates whose handler is never pending is measured: to read the clock costs a fifth of
-/// all that is done for such an update.
+/// Of the updates whose handler is never pending, every eighth is measured: to read the clock costs a fifth
+/// of all that is done for such an update.
 const SAMPLE: u64 = 8;
 
 impl<U> Completion<U> {
@@ -31,6 +36,7 @@ impl<U> Completion<U> {
             counters: Counters::default(),
             latencies: Latencies::new(),
             abandoned: Vec::new(),
+            first_abandoned: None,
             fault: None,
         }
     }
@@ -38,6 +44,8 @@ impl<U> Completion<U> {
     /// Lists an update as abandoned.
     pub(super) fn abandon(&mut self, entry: &Entry<U>, unresponsive: bool) {
         self.counters.abandoned += 1;
+        let first = self.first_abandoned.unwrap_or(entry.id);
+        self.first_abandoned = Some(first.min(entry.id));
         self.abandoned.push(entry.to_unfinished(unresponsive));
     }
 
@@ -91,12 +99,12 @@ impl<U> State<U> {
                 self.retry(ticket, after, now, effects);
                 return;
             }
-            // It had its one attempt after the stop.
+            // It has had the one further attempt that a stop grants.
             Outcome::Retry { else_as, .. } if self.phase == Phase::Stopping => else_as,
             // Nobody has given it up.
             Outcome::Retry { .. } => Ending::Abandoned,
             Outcome::Stop { cause } => {
-                // Its successors must not overtake it: it comes first when the run is repeated.
+                // Before it leaves, so that no successor of its keys starts.
                 self.halt(Fault::Policy { cause }, effects);
                 Ending::Abandoned
             }
@@ -151,14 +159,18 @@ impl<U> State<U> {
         self.intake.let_go(entry.bytes);
         self.release_keys(&entry);
         if self.entries.is_empty() {
+            // After a burst, its memory is given back.
             self.ready.shrink();
+            if self.entries.capacity() > SPARE {
+                self.entries = Slab::new();
+            }
         }
         // One that was reported as unresponsive has been counted.
         if !entry.reported {
-            self.completion.measure(entry.arrived, measured);
             if ending == Ending::Abandoned {
                 self.completion.abandon(&entry, false);
             } else {
+                self.completion.measure(entry.arrived, measured);
                 *self.completion.counters.of(ending) += 1;
             }
         }
@@ -185,15 +197,19 @@ impl<U> State<U> {
         });
     }
 
-    /// How many updates, from the first one, have left without a gap.
+    /// How many updates, from the first one, have left without a gap. Only for a queue that holds nothing
+    /// more but what was [given up](Self::give_up).
     pub(super) fn completed_prefix(&self) -> u64 {
-        let abandoned = &self.completion.abandoned;
-        let first = abandoned.iter().map(|abandoned| abandoned.id).min();
-        first.unwrap_or(self.completion.counters.supplied)
+        let Completion {
+            first_abandoned,
+            counters,
+            ..
+        } = &self.completion;
+        first_abandoned.unwrap_or(counters.supplied)
     }
 }
 
-/// For how many updates this one stands if it is measured.
+/// For how many updates a measurement of this one counts. `None`: it is not measured.
 pub(super) fn weight(ticket: Ticket, suspended: bool) -> Option<u64> {
     if suspended {
         return Some(1);

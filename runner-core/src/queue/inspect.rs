@@ -182,10 +182,19 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         }
         let bytes = state.intake.bytes();
         let entries = state.entries.iter();
-        let (entry, depth) = entries
+        let deepest = entries
             .filter(|(_, entry)| entry.state != State::Waiting)
             .map(|(_, entry)| (entry, state.keys.depth(entry.keys)))
-            .max_by_key(|(entry, depth)| (*depth, std::cmp::Reverse(entry.id)))?;
+            .max_by_key(|(entry, depth)| (*depth, std::cmp::Reverse(entry.id)));
+        let Some((entry, depth)) = deepest else {
+            // Nothing has started, and nothing has a key.
+            return Some(Choked {
+                key: None,
+                age: Duration::ZERO,
+                depth: 0,
+                bytes,
+            });
+        };
         let item = entry.item.clone();
         let age = now.saturating_duration_since(entry.arrived);
         drop(state);

@@ -71,7 +71,7 @@ impl Intake {
     /// It does not wait any longer.
     pub(super) fn end_wait(&mut self) {
         self.waiting -= 1;
-        // At the bound, each update that goes would be replaced by a round trip for one.
+        // Otherwise every update that leaves would cause a call for one.
         let enough = self.worthwhile().clamp(1, (self.max_waiting / 2).max(1));
         self.choked &= self.waiting + enough > self.max_waiting;
     }
@@ -99,8 +99,8 @@ impl Intake {
 
     /// How many updates to fetch now. `None` if it is better to wait.
     ///
-    /// `scarce`: the last answer had less than was asked for. Then the supplier has no more, and a call for
-    /// few costs no round trip that a call for many would save.
+    /// `scarce`: the last answer had less than was asked for. Then the supplier has no more, and a call for a
+    /// few updates wastes nothing.
     pub(super) fn room(
         &self,
         slots: usize,
@@ -132,7 +132,7 @@ impl Intake {
         self.mode == Mode::Concurrent && (self.choked || full)
     }
 
-    /// Whether so little is held that the next standstill is not the same one.
+    /// Whether at most half of the bounds is used, so that the next standstill is worth another warning.
     pub(super) fn is_relaxed(&self) -> bool {
         let light = self.max_bytes.is_none_or(|max| self.bytes <= max / 2);
         light && self.waiting <= self.max_waiting / 2

@@ -109,6 +109,12 @@ use crate::{
 ///
 /// Cheap to clone; all clones are the same queue. When the last clone is dropped, the queue is stopped:
 /// what it holds is still handled.
+///
+/// # Handlers that use their own queue
+///
+/// A handler may add to its queue, stop it and look at it. It must not await `room`, `idle` or `drain`: it holds
+/// a slot, so it would wait for itself. A handler that owns a clone keeps the queue alive; stop or drain it when
+/// the work is done.
 pub struct DecayingQueue<U: Send + Sync + 'static> {
     shared: Arc<QueueShared<U>>,
     handle: Arc<Handle<U>>,
@@ -125,6 +131,22 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
         Fut: Future<Output: HandlerOutput> + Send,
     {
         Self::builder(runtime, handler)
+    }
+
+    /// A queue whose updates are handled by a closure that needs something to work with.
+    ///
+    /// `state` is cloned for every update; wrap what is costly to clone in an `Arc`.
+    pub fn for_each_with<T, F, Fut>(
+        runtime: Arc<dyn Runtime>,
+        state: T,
+        handler: F,
+    ) -> QueueBuilder<U, impl UpdateConsumer<U>>
+    where
+        T: Clone + Send + Sync + 'static,
+        F: Fn(T, Delivery<U>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output: HandlerOutput> + Send,
+    {
+        Self::builder(runtime, move |update| handler(state.clone(), update))
     }
 
     /// A queue whose updates are handled by `consumer`.
@@ -160,16 +182,10 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
     ///
     /// [`QueueClosed`], with the updates, after a stop and when the queue has halted.
     pub fn add(&self, updates: impl IntoIterator<Item = U>) -> Result<Room, QueueClosed<U>> {
-        let updates: Vec<U> = updates.into_iter().collect();
-        if self.shared.is_closed() {
-            return Err(QueueClosed(updates));
-        }
+        let updates = updates.into_iter().collect();
         let now = self.shared.runtime.now();
-        let room = self.shared.add(updates, now, false);
-        Ok(match room {
-            Some(room) => Room::new(std::future::ready(Some(room))),
-            None => self.room(),
-        })
+        self.shared.try_add(updates, now).map_err(QueueClosed)?;
+        Ok(self.room())
     }
 
     /// Resolves with how many updates there is room for, at most 100, as soon as there is enough to be worth
@@ -233,6 +249,17 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
         self.shared.idle().await;
     }
 
+    /// Resolves when the queue takes no more updates: after a stop, and when it has halted.
+    ///
+    /// Select with it while you wait for what to add next.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only waits.
+    pub async fn closed(&self) {
+        self.shared.closed().await;
+    }
+
     /// Takes no more updates. What is held is still handled; updates that wait for a retry are tried once
     /// more at once.
     pub fn stop(&self) {
@@ -269,7 +296,7 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
         shared.stop();
         let runtime = &shared.runtime;
         let mut gone = pin!(async {
-            while !matches!(shared.fault().await, Fault::RuntimeGone) {
+            if !matches!(shared.fault().await, Fault::RuntimeGone) {
                 std::future::pending::<()>().await;
             }
         });
@@ -295,6 +322,7 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
             abandoned: abandoned
                 .map(|unfinished| Abandoned::new(unfinished, Fate::Lost))
                 .collect(),
+            settled_prefix: usize::try_from(self.shared.completed_prefix()).unwrap_or(usize::MAX),
             latency: self.shared.latency(),
             fault: self.shared.halted().map(|fault| match fault {
                 Fault::Policy { cause } => QueueFault::Policy(cause),
@@ -385,6 +413,9 @@ pub struct QueueReport<U> {
     /// Every update that was neither finished nor given up, oldest first. Each is handed out by one report
     /// only.
     pub abandoned: Vec<Abandoned<U>>,
+    /// How many updates, counted from the first one that was added, are settled without a gap: what
+    /// [`Source::close`](crate::Source::close) takes.
+    pub settled_prefix: usize,
     /// How long updates took, from [`add`](DecayingQueue::add) to their completion.
     pub latency: LatencySummary,
     /// Why the queue halted by itself, if it did.
@@ -396,6 +427,7 @@ impl<U> fmt::Debug for QueueReport<U> {
         f.debug_struct("QueueReport")
             .field("counters", &self.counters)
             .field("abandoned", &self.abandoned)
+            .field("settled_prefix", &self.settled_prefix)
             .field("latency", &self.latency)
             .field("fault", &self.fault)
             .finish()
@@ -508,9 +540,11 @@ pub(crate) struct QueueParts<U> {
     pub(crate) on_late: Option<Arc<OnLate<U>>>,
 }
 
-type SizeOf<U> = dyn Fn(&U) -> usize + Send + Sync;
+/// How large an update is, in bytes.
+pub(crate) type SizeOf<U> = dyn Fn(&U) -> usize + Send + Sync;
 
-type OnLate<U> = dyn Fn(LateHandler<U>) + Send + Sync;
+/// Hears of handlers that go on after their timeout.
+pub(crate) type OnLate<U> = dyn Fn(LateHandler<U>) + Send + Sync;
 
 /// Calls its second argument with every key of the update.
 pub(crate) type KeysOf<U> = dyn Fn(&U, &mut dyn FnMut(Key)) + Send + Sync;

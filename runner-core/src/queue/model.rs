@@ -99,7 +99,7 @@ fn setups() -> impl Strategy<Value = Setup> {
     let after_timeout = prop_oneof![
         3 => Just(AfterTimeout::Cancel),
         1 => Just(AfterTimeout::Continue),
-        2 => (1_usize..3).prop_map(|max| AfterTimeout::Detach(Some(some(max)))),
+        2 => prop::option::of(1_usize..3).prop_map(|max| AfterTimeout::Detach(max.map(some))),
     ];
     let first = (
         modes,
@@ -451,7 +451,7 @@ impl Bench {
             self.state.intake.replayed.push_back(true);
         }
         let refused = refused && self.keyed;
-        for slice in BatchSlice::split(vec![update], &nobody) {
+        for slice in BatchSlice::split(vec![update], |_| 0, &nobody) {
             if self.keyed {
                 let keys = match refused {
                     true => Err(Cause::Panic("no key".into())),
@@ -777,7 +777,11 @@ impl Bench {
                         AfterTimeout::Continue => run.late = Some(Late::Continuing),
                         AfterTimeout::Detach(_) => {
                             run.late = Some(Late::Continuing);
-                            run.detached = detached < self.limits.max_detached();
+                            let max = self
+                                .limits
+                                .max_detached()
+                                .unwrap_or(self.limits.concurrency);
+                            run.detached = detached < max.get();
                             self.expected.detached += u64::from(run.detached);
                         }
                     }

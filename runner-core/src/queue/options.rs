@@ -105,10 +105,10 @@ impl Limits {
         }
     }
 
-    pub(super) fn max_detached(&self) -> usize {
+    pub(super) fn max_detached(&self) -> Option<NonZeroUsize> {
         match self.after_timeout {
-            AfterTimeout::Detach(max) => max.unwrap_or(self.concurrency).get(),
-            AfterTimeout::Cancel | AfterTimeout::Continue => 0,
+            AfterTimeout::Detach(max) => max,
+            AfterTimeout::Cancel | AfterTimeout::Continue => None,
         }
     }
 }
@@ -169,7 +169,11 @@ impl SinkOptions<Concurrent> {
     /// At this bound no more updates are fetched; below it intake goes on. What was fetched by then is
     /// kept, so the bound may be exceeded by one batch. The size of an update is what
     /// [`size_by`](crate::Runner::size_by) says, by default the size of its type; for a
-    /// [`Bot`](crate::Bot), the length of its JSON.
+    /// [`Bot`](crate::Bot), what [`GetUpdates::size`](crate::GetUpdates::size) says, with `BotApi` the
+    /// length of its JSON.
+    ///
+    /// It is a count of what is held. Somewhat more is in memory: up to 32 KiB of its neighbours in a batch
+    /// are freed together with an update.
     pub fn max_bytes(mut self, max_bytes: NonZeroUsize) -> Self {
         self.limits.max_bytes = Some(max_bytes);
         self

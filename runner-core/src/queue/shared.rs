@@ -80,16 +80,43 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         arrived: Instant,
         scarce: bool,
     ) -> Option<NonZeroUsize> {
-        // All of this is code of the user or takes memory, so it happens before the lock is taken.
-        let keyed = self.keys_of(&batch);
-        let sizes = self.sizes_of(&batch);
-        let slices = BatchSlice::split(batch, &self.control);
+        let about = self.ask_about(&batch);
+        self.insert(batch, &about, arrived, scarce, false)
+    }
+
+    /// Adds a batch, or gives it back if nothing may be added any more.
+    pub(super) fn try_add(self: &Arc<Self>, batch: Vec<U>, arrived: Instant) -> Result<(), Vec<U>> {
+        let about = self.ask_about(&batch);
+        let mut state = self.lock();
+        if state.phase != Phase::Open {
+            drop(state);
+            return Err(batch);
+        }
+        // From here on, a drain waits for this batch.
+        state.arriving += 1;
+        drop(state);
+        self.insert(batch, &about, arrived, false, true);
+        Ok(())
+    }
+
+    /// `counted`: the batch is counted as arriving already.
+    fn insert(
+        self: &Arc<Self>,
+        batch: Vec<U>,
+        (keyed, sizes): &(Option<BatchKeys>, BatchSizes),
+        arrived: Instant,
+        scarce: bool,
+        counted: bool,
+    ) -> Option<NonZeroUsize> {
+        // Takes memory, so it happens before the lock is taken.
+        let slices = BatchSlice::split(batch, |index| sizes.of(index), &self.control);
         let mut effects = Effects::default();
         let mut first = 0;
         let mut state = self.lock();
+        state.arriving += usize::from(!counted);
         for slice in slices {
             let count = usize::from(slice.len());
-            if let Some(keyed) = &keyed {
+            if let Some(keyed) = keyed {
                 for index in 0..count {
                     let arrival = Arrival {
                         keys: keyed.of(first + index),
@@ -97,8 +124,7 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
                     };
                     state.arrive(Item::new(Arc::clone(&slice), index as u8), arrival, arrived);
                 }
-                // A whole batch with keys takes so long that whoever waits for the lock is put to sleep.
-                state.arriving = true;
+                // A whole batch with keys takes so long that a waiting thread is put to sleep.
                 drop(state);
                 state = self.lock();
             } else {
@@ -107,13 +133,18 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
             }
             first += count;
         }
-        state.arriving = false;
+        state.arriving -= 1;
         state.notify(&mut effects);
-        state.wake_watcher(&mut effects.wakers);
+        state.wake_waiters(&mut effects.wakers);
         let room = state.room(scarce);
         drop(state);
         self.apply(effects);
         room
+    }
+
+    /// Asks the user's functions about a batch.
+    fn ask_about(&self, batch: &[U]) -> (Option<BatchKeys>, BatchSizes) {
+        (self.keys_of(batch), self.sizes_of(batch))
     }
 
     /// How many updates to add, once there is enough room. `None` if nothing may be added any more.
@@ -132,11 +163,6 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         .await
     }
 
-    /// Whether nothing may be added any more.
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().phase != Phase::Open
-    }
-
     /// How many updates are held.
     pub(super) fn len(&self) -> usize {
         self.lock().len()
@@ -144,14 +170,22 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
 
     /// Resolves when nothing is held.
     pub(crate) async fn idle(&self) {
-        self.wait(Interest::Idle, |state| (state.len() == 0).then_some(()))
+        self.wait(Interest::Idle, |state| state.is_idle().then_some(()))
             .await;
+    }
+
+    /// Resolves when nothing may be added any more.
+    pub(super) async fn closed(&self) {
+        self.wait(Interest::Closed, |state| {
+            (state.phase != Phase::Open).then_some(())
+        })
+        .await;
     }
 
     /// Resolves when the queue was stopped and nothing is held.
     pub(super) async fn ended(&self) {
         self.wait(Interest::End, |state| {
-            (state.phase != Phase::Open && (state.len() == 0)).then_some(())
+            (state.phase != Phase::Open && state.is_idle()).then_some(())
         })
         .await;
     }

@@ -5,12 +5,12 @@
 //! | `Waiting` | the last update that it waits for is completed → `Ready` |
 //! | `Ready` | a worker starts it → `Running`, or `Deciding` if it was refused |
 //! | `Running` | returns → completed, or `Deciding`; deadline → `Late` |
-//! | `Late` | cancelled: `Deciding`, unless it is ready at its next poll; else as `Running` |
+//! | `Late` | to be cancelled: its next poll returns → as `Running`; is pending → `Deciding`; more time is asked for → `Running`. To go on: as `Running` |
 //! | `Deciding` | the policy answers: completed, or `Retrying` |
 //! | `Retrying` | due, or a stop → `Ready` |
 //!
-//! Every state but `Running`, `Late` and `Deciding` is also left by the end of the queue (`shutdown.rs`).
-//! `complete.rs` has the one way out of the queue.
+//! At the end of the queue, `shutdown.rs` removes what is `Waiting`, `Ready` or `Retrying`. All others leave
+//! through `complete.rs`.
 //!
 //! [`State`] is what the lock guards: plain data that knows neither executor nor consumer. What depends on
 //! time takes `now`. Each event adds to the [`Effects`], which are carried out after the lock is released.
@@ -57,7 +57,7 @@ pub(super) struct State<U> {
     pub(super) phase: Phase,
     /// Attempts that were started.
     pub(super) starts: u64,
-    /// When a retry last became due while nothing was in flight.
+    /// When a retry last became due while nothing was in flight: the time before that is no standstill.
     pub(super) revived: Option<Instant>,
     /// Tasks that wait for room or for the end.
     pub(super) waiters: Waiters<Interest>,
@@ -65,9 +65,9 @@ pub(super) struct State<U> {
     pub(super) fault_waiters: Waiters<()>,
     /// The task of a user's sink, while it waits for more updates; see `upstream.rs`.
     pub(super) watcher: Option<Watcher>,
-    /// Whether a batch is being added, slice by slice.
-    pub(super) arriving: bool,
-    /// Whether every handle to a queue with a clock of its own was dropped.
+    /// How many batches are being added, slice by slice.
+    pub(super) arriving: usize,
+    /// Whether all handles to the queue were dropped, so that its clock has to stop it.
     pub(super) unreachable: bool,
 }
 
@@ -94,6 +94,8 @@ pub(super) enum Interest {
     Idle,
     /// Nothing is held, and nothing may be added.
     End,
+    /// Nothing may be added any more.
+    Closed,
 }
 
 /// An update to be handled now.
@@ -103,7 +105,7 @@ pub(super) struct Started<U> {
     pub(super) update: Result<Delivery<U>, Cause>,
 }
 
-/// Whose time it is that begins.
+/// Which time limit begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timeout {
     Handler,
@@ -137,7 +139,7 @@ impl<U> State<U> {
             waiters: Waiters::new(),
             fault_waiters: Waiters::new(),
             watcher: None,
-            arriving: false,
+            arriving: 0,
             unreachable: false,
         }
     }
@@ -174,7 +176,7 @@ impl<U> State<U> {
             self.completion.abandon(&entry, false);
             return;
         }
-        // Refused ones, too: what the policy does about them must not overtake anything either.
+        // In a sequential sink, an update that goes to the policy waits for its turn as well.
         let keys = match self.limits.mode {
             Mode::Sequential => &TOTAL_ORDER,
             Mode::Batch | Mode::Concurrent => keys,
@@ -315,7 +317,10 @@ impl<U> State<U> {
             return;
         }
         entry.state = Is::Late(Late::Continuing);
-        entry.detached = self.workers.detach();
+        entry.detached = match self.limits.after_timeout {
+            AfterTimeout::Detach(_) => self.workers.detach(),
+            AfterTimeout::Cancel | AfterTimeout::Continue => false,
+        };
         self.completion.counters.detached += u64::from(entry.detached);
         effects.late.push(LateHandler {
             update: entry.deliver(ticket.index),
@@ -324,8 +329,8 @@ impl<U> State<U> {
         });
     }
 
-    /// A handler that was told of its timeout is pending at its next poll, too. `true` if it is still late
-    /// and must be dropped; it cannot be given more time from here on.
+    /// A late handler was polled once more and is still pending. `true` if it was given no more time
+    /// meanwhile: then it must be dropped, and its update is `Deciding`.
     pub(super) fn confirm_timeout(&mut self, ticket: Ticket) -> bool {
         let entry = &mut self.entries[ticket.index as usize];
         let late = entry.state == Is::Late(Late::Cancelling);
@@ -471,7 +476,7 @@ impl<U> State<U> {
         }
         let over = self.phase != Phase::Open;
         let (room, choked) = (self.room(false).is_some(), self.intake.is_choked());
-        let idle = self.len() == 0;
+        let idle = self.is_idle();
         if room || choked || idle || over {
             self.waiters.take(
                 |interest| match interest {
@@ -479,6 +484,7 @@ impl<U> State<U> {
                     Interest::RoomOrChoke => room || choked || over,
                     Interest::Idle => idle,
                     Interest::End => idle && over,
+                    Interest::Closed => over,
                 },
                 wakers,
             );
@@ -520,6 +526,11 @@ impl<U> State<U> {
             true => 0,
             false => self.ready.len().min(self.workers.free_slots()),
         }
+    }
+
+    /// Whether nothing is held.
+    pub(super) fn is_idle(&self) -> bool {
+        self.len() == 0 && self.arriving == 0
     }
 
     /// Whether nothing starts any more.

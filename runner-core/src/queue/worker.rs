@@ -34,7 +34,7 @@ const BUDGET: u8 = 32;
 /// Runs handlers for as long as there is something to start.
 ///
 /// What lives across an await is in memory for every update in flight, so it is little: the worker and the
-/// future of the handler: not an `async fn`, which would hold its arguments twice.
+/// future of the handler. An `async fn` would hold its arguments twice.
 pub(super) fn run<U, C>(mut worker: Worker<U>, consumer: Arc<C>) -> impl Future<Output = ()> + Send
 where
     U: Send + Sync + 'static,
@@ -54,8 +54,8 @@ where
     })
 }
 
-/// What a worker task holds. However the task ends, this is given back exactly once: it is made before the
-/// task is spawned, and moved into it.
+/// What a worker task holds. It is made before the task is spawned, so its `Drop` returns the permit and the
+/// update exactly once, even if the runtime drops the task unpolled.
 pub(super) struct Worker<U: Send + Sync + 'static> {
     shared: Arc<QueueShared<U>>,
     mailbox: Arc<Mailbox>,
@@ -77,7 +77,7 @@ enum Stage {
     Handling(Ticket),
 }
 
-/// How a handler ended: the policy has to be asked about a failure.
+/// How a handler ended. `Err`: the policy has to be asked about this cause.
 type End = Result<Outcome, Cause>;
 
 impl<U: Send + Sync + 'static> Worker<U> {
@@ -406,7 +406,7 @@ fn poll_handler<F: Future, E: Into<BoxError>>(
     poll: impl FnOnce(Pin<&mut Option<F>>) -> Poll<Result<(), E>>,
 ) -> Poll<End> {
     let mut polled = None;
-    // Both under one guard: it costs as much as a handler that does nothing.
+    // One guard for both: a second one would cost as much as a handler that does nothing.
     let result = guarded(|| {
         let output = poll(handler.as_mut());
         let is_ready = output.is_ready();

@@ -18,9 +18,9 @@ pub(super) struct Workers {
     pub(super) concurrency: usize,
     /// How many slots are taken.
     pub(super) running: usize,
-    /// Handlers that go on after their timeout without a slot, and how many may.
+    /// Handlers that go on after their timeout without a slot, and how many may: `None`, as many as may run.
     pub(super) detached: usize,
-    pub(super) max_detached: usize,
+    pub(super) max_detached: Option<NonZeroUsize>,
     /// Updates about which the error policy is asked.
     pub(super) deciding: usize,
     /// How many permits there are.
@@ -29,8 +29,8 @@ pub(super) struct Workers {
     pub(super) permits: usize,
     /// Of these, how many have not been used yet: their workers are on their way to take an update.
     pub(super) unused: usize,
-    /// Whether a worker needs a permit for the update that follows one which has been pending. It takes
-    /// the slot that it has just freed, so without a bound on workers it needs none.
+    /// Whether the number of workers was set. Then a worker whose handler has been pending needs a permit
+    /// again for the next update. Otherwise it takes over the slot that it has just freed.
     pub(super) strict: bool,
     /// Tasks that have nothing to do. The last one to come is the first one to be woken.
     idle: Vec<Arc<Mailbox>>,
@@ -65,7 +65,8 @@ impl Workers {
 
     /// A handler goes on after its timeout. Whether it leaves its slot.
     pub(super) fn detach(&mut self) -> bool {
-        let detach = self.detached < self.max_detached;
+        let max = self.max_detached.map(NonZeroUsize::get);
+        let detach = self.detached < max.unwrap_or(self.concurrency);
         if detach {
             self.running -= 1;
             self.detached += 1;
@@ -102,7 +103,7 @@ impl Workers {
         self.permits -= usize::from(std::mem::take(permit));
     }
 
-    /// Lets other tasks have the thread before this worker starts the next update.
+    /// The worker yields before its next update, so its permit counts as unused. It gets one if it has none.
     pub(super) fn pause(&mut self, startable: usize, permit: &mut bool) {
         if !*permit && startable > 0 {
             self.take_permit(permit);

@@ -137,6 +137,9 @@ pub struct Stats {
     pub waiting: usize,
     /// Handlers that go on after their timeout without a slot.
     pub detached: usize,
+    /// The size of everything that is held, in bytes; see
+    /// [`SinkOptions::max_bytes`](crate::SinkOptions::max_bytes).
+    pub bytes: usize,
     /// From the arrival of an update to its settlement.
     pub latency: LatencySummary,
     /// Calls of the supplier, over all runs.
@@ -157,6 +160,7 @@ impl Stats {
             ready: gauges.map_or(0, |gauges| gauges.ready),
             waiting: gauges.map_or(0, |gauges| gauges.waiting),
             detached: gauges.map_or(0, |gauges| gauges.detached),
+            bytes: gauges.map_or(0, |gauges| gauges.bytes),
             latency: sink.map(|sink| sink.latency()).unwrap_or_default(),
             calls: source.calls,
             failed_calls: source.failures,

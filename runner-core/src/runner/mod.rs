@@ -134,7 +134,8 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         self
     }
 
-    /// What happens to updates that are not handled. Default: [`SkipFailed`].
+    /// What happens to updates that are not handled. Default:
+    /// [`SkipFailed`](crate::SkipFailed).
     #[must_use]
     pub fn policy(mut self, policy: impl ErrorPolicy<S::Update>) -> Self {
         self.parts.policy = Arc::new(policy);

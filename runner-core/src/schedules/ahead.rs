@@ -92,8 +92,10 @@ fn the_first_wait_of_a_follower_meets_the_end_of_the_run() {
                 _ => Plan::Hangs,
             });
             world.log().bound = 1;
-            let mut options = single();
-            options.timeout = timeout;
+            let options = match timeout {
+                Some(timeout) => single().timeout(timeout),
+                None => single(),
+            };
             let handle = start(&threads, &world, keys, &[3], options);
             world.until(|log| log.supplied == 3).await;
             yield_now().await;

@@ -16,6 +16,7 @@ mod ahead;
 mod capacity;
 mod handle;
 mod pull;
+mod queue;
 mod sink;
 mod threads;
 mod timeout;

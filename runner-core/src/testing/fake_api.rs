@@ -192,6 +192,10 @@ impl<G: GetUpdates<Raw: Clone>> GetUpdates for FakeApi<G> {
         G::default_key(raw)
     }
 
+    fn size(raw: &G::Raw) -> usize {
+        G::size(raw)
+    }
+
     fn decode(raw: Delivery<G::Raw>) -> Result<Delivery<G::Update>, BoxError> {
         G::decode(raw)
     }
