@@ -1,8 +1,8 @@
-//! Pulls updates from a supplier and hands them to a handler: in order by key, bounded, timed, on
-//! any async runtime.
+//! Pulls updates from a supplier and hands them to a handler: in order by key, with bounded concurrency and
+//! timeouts, on any async runtime.
 //!
-//! Knows no executor, no socket and no JSON. Bot authors use the crate `runner`, which has all of this
-//! and what belongs around it; libraries build on this one.
+//! Knows no executor, no socket and no JSON. Bot authors use the crate `runner`, which adds these; libraries
+//! build on this one.
 //!
 //! ```
 //! # #[cfg(feature = "test-util")] {
@@ -24,7 +24,7 @@
 //! | part | what it is | yours to implement |
 //! |---|---|---|
 //! | supply | [`Source`]: pace, deadlines, retries; [`supply`]: streams as suppliers | [`UpdateSupplier`]; [`GetUpdates`] for the Bot API |
-//! | order and limits | the sink: [`SinkOptions`], [`Key`] | [`UpdateSink`], for groups |
+//! | order and limits | the sink: [`DecayingQueue`], [`SinkOptions`], [`Key`] | [`UpdateSink`], for groups |
 //! | handling | [`Delivery`] | [`UpdateConsumer`], or a closure |
 //! | failures | [`Failure`], [`Cause`], [`Verdict`] | [`ErrorPolicy`], or a closure |
 //! | the whole | [`Runner`], [`Bot`], [`RunnerHandle`], [`Report`] | |

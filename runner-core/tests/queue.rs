@@ -1,4 +1,4 @@
-//! The decaying queue from outside: order, failures, time-outs, capacity, snapshots.
+//! The decaying queue from outside: order, failures, timeouts, capacity, snapshots.
 
 mod common;
 
@@ -457,7 +457,7 @@ fn handlers_that_never_wait_leave_the_thread_to_others() {
     assert!(turns >= 10, "{turns} turns");
 }
 
-/// A task whose handler has waited starts the next one without the duty, and has its turns all the same.
+/// A worker whose handler was pending starts the next one without a permit, and yields after 32 like all others.
 #[test]
 fn followers_that_never_wait_leave_the_thread_to_others() {
     let sim = SimRuntime::new(1);

@@ -1,4 +1,4 @@
-//! An update runner: concurrent, ordered by key, bounded, never deaf, nothing lost.
+//! An update runner: concurrent, in order by key, with limits, timeouts and a graceful shutdown.
 //!
 //! An echo bot, with the features `tokio` and `http` (a default):
 //!
@@ -19,9 +19,9 @@
 //! }
 //! ```
 //!
-//! It handles up to 500 updates at once, those of the same chat one after the other; a handler that
-//! fails or panics costs its own update only; it polls through every outage; Ctrl-C lets it finish
-//! what it holds, tells Telegram so and prints a report.
+//! It handles up to 500 updates at once, those of the same chat one after the other. A handler that
+//! fails or panics affects its own update only. Failed polls are repeated. On Ctrl-C it handles the updates
+//! that it holds, confirms them to Telegram and prints a report.
 //!
 //! # Where to go from here
 //!

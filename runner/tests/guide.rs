@@ -42,6 +42,7 @@ fn every_chapter_is_listed_and_compiled() {
         .collect();
     let listed: BTreeSet<String> = links(&read(&docs().join("SUMMARY.md")))
         .into_iter()
+        .filter(|link| !link.starts_with("decisions/"))
         .collect();
     assert_eq!(listed, chapters);
     let library = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs"));
@@ -54,19 +55,49 @@ fn every_chapter_is_listed_and_compiled() {
 }
 
 #[test]
+fn every_decision_is_listed() {
+    let records: BTreeSet<String> = pages(&docs().join("decisions"))
+        .iter()
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    let contents = links(&read(&docs().join("SUMMARY.md")));
+    let in_contents: BTreeSet<String> = contents
+        .iter()
+        .filter_map(|link| link.strip_prefix("decisions/"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(in_contents, records);
+    let index = links(&read(&docs().join("decisions/README.md")));
+    for record in records.iter().filter(|record| *record != "README.md") {
+        assert!(
+            index.contains(record),
+            "{record} is missing in the index of decisions"
+        );
+    }
+}
+
+#[test]
 fn every_link_leads_to_a_file() {
     let mut seen = 0;
-    for entry in fs::read_dir(docs()).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "md") {
+    for folder in [docs().join(".."), docs(), docs().join("decisions")] {
+        for path in pages(&folder) {
             for link in links(&read(&path)) {
-                let target = docs().join(&link);
+                let target = folder.join(link.split('#').next().unwrap());
                 assert!(target.is_file(), "{}: {link}", path.display());
                 seen += 1;
             }
         }
     }
     assert!(seen > 20, "only {seen} links were found");
+}
+
+/// The Markdown files of a folder.
+fn pages(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect()
 }
 
 #[test]

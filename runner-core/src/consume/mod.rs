@@ -1,4 +1,4 @@
-//! Where updates go: [`UpdateConsumer`], closures as consumers, and the boxed twin.
+//! Where updates go: [`UpdateConsumer`], closures as consumers, and the type-erased version.
 
 mod delivery;
 mod key;

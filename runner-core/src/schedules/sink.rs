@@ -1,4 +1,4 @@
-//! A sink of the user's: leases that are settled on other threads, against time-outs and the stop.
+//! A sink of the user's: leases that are completed on other threads, against timeouts and the stop.
 
 use std::{
     sync::{Arc, Mutex},

@@ -1,4 +1,4 @@
-//! Time-outs against everything else: each wakes its handler, and each update is settled once.
+//! Timeouts against everything else: each wakes its handler, and each update is completed once.
 
 use std::sync::{Arc, Mutex};
 
