@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, task::Waker};
 
-use futures::task::AtomicWaker;
-
 use super::effects::Wakers;
-use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::{
+    AtomicWaker,
+    atomic::{AtomicU8, Ordering},
+};
 
 /// One command for one worker, and the waker of its task.
 ///
