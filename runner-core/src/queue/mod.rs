@@ -162,15 +162,12 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
     /// [`QueueClosed`], with the updates, after a stop and when the queue has halted.
     pub fn add(&self, updates: impl IntoIterator<Item = U>) -> Result<Room, QueueClosed<U>> {
         let updates: Vec<U> = updates.into_iter().collect();
-        if self.shared.is_closed() {
-            return Err(QueueClosed(updates));
-        }
         let now = self.shared.runtime.now();
-        let room = self.shared.add(updates, now, false);
-        Ok(match room {
-            Some(room) => Room::new(std::future::ready(Some(room))),
-            None => self.room(),
-        })
+        match self.shared.add_if_open(updates, now) {
+            Ok(Some(room)) => Ok(Room::new(std::future::ready(Some(room)))),
+            Ok(None) => Ok(self.room()),
+            Err(updates) => Err(QueueClosed(updates)),
+        }
     }
 
     /// Resolves with how many updates there is room for, at most 100, as soon as there is enough to be worth

@@ -80,6 +80,33 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         arrived: Instant,
         scarce: bool,
     ) -> Option<NonZeroUsize> {
+        self.lock().arriving += 1;
+        self.arrive(batch, arrived, scarce)
+    }
+
+    /// The same, but gives the batch back if nothing may be added any more.
+    pub(super) fn add_if_open(
+        self: &Arc<Self>,
+        batch: Vec<U>,
+        arrived: Instant,
+    ) -> Result<Option<NonZeroUsize>, Vec<U>> {
+        let mut state = self.lock();
+        if state.phase != Phase::Open {
+            return Err(batch);
+        }
+        // From here on the queue does not end without the batch.
+        state.arriving += 1;
+        drop(state);
+        Ok(self.arrive(batch, arrived, false))
+    }
+
+    /// Adds a batch that is counted as arriving.
+    fn arrive(
+        self: &Arc<Self>,
+        batch: Vec<U>,
+        arrived: Instant,
+        scarce: bool,
+    ) -> Option<NonZeroUsize> {
         // All of this is code of the user or takes memory, so it happens before the lock is taken.
         let keyed = self.keys_of(&batch);
         let sizes = self.sizes_of(&batch);
@@ -96,10 +123,10 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
                 };
                 state.arrive(item, arrival, arrived);
             }
-            state.arriving = items.peek().is_some();
-            if !state.arriving {
+            if items.peek().is_none() {
+                state.arriving -= 1;
                 state.notify(&mut effects);
-                state.wake_watcher(&mut effects.wakers);
+                state.wake_waiters(&mut effects.wakers);
                 let room = state.room(scarce);
                 drop(state);
                 self.apply(effects);
@@ -124,11 +151,6 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         .await
     }
 
-    /// Whether nothing may be added any more.
-    pub(super) fn is_closed(&self) -> bool {
-        self.lock().phase != Phase::Open
-    }
-
     /// How many updates are held.
     pub(super) fn len(&self) -> usize {
         self.lock().entries.len()
@@ -142,10 +164,11 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         .await;
     }
 
-    /// Resolves when the queue was stopped and nothing is held.
+    /// Resolves when the queue was stopped and nothing is held or being added.
     pub(super) async fn ended(&self) {
         self.wait(Interest::Idle, |state| {
-            (state.phase != Phase::Open && state.entries.is_empty()).then_some(())
+            let ended = state.phase != Phase::Open && state.entries.is_empty();
+            (ended && state.arriving == 0).then_some(())
         })
         .await;
     }

@@ -60,8 +60,8 @@ pub(super) struct State<U> {
     pub(super) fault_waiters: Waiters<()>,
     /// The task of a user's sink, while it waits for more updates; see `upstream.rs`.
     pub(super) watcher: Option<Watcher>,
-    /// Whether a batch is being added, slice by slice.
-    pub(super) arriving: bool,
+    /// How many batches are being added, slice by slice.
+    pub(super) arriving: usize,
     /// Whether every handle to a queue with a clock of its own was dropped.
     pub(super) unreachable: bool,
 }
@@ -130,7 +130,7 @@ impl<U> State<U> {
             waiters: Waiters::new(),
             fault_waiters: Waiters::new(),
             watcher: None,
-            arriving: false,
+            arriving: 0,
             unreachable: false,
         }
     }

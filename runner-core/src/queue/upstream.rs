@@ -78,7 +78,7 @@ impl<U> State<U> {
         // may take long, so its update does not count.
         let workers = &self.workers;
         let handled = workers.running + workers.detached - workers.deciding;
-        self.startable() > 0 || self.arriving || handled > open.load(Ordering::Acquire)
+        self.startable() > 0 || self.arriving > 0 || handled > open.load(Ordering::Acquire)
     }
 
     /// Whether an update may be offered before those of this group are complete.
