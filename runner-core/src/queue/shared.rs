@@ -144,7 +144,7 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
             false => Interest::Room,
         };
         self.wait(interest, |state| match state.room(false) {
-            None if state.phase != Phase::Open => Some(None),
+            None if !state.is_open() => Some(None),
             None if choke && state.intake.is_choked() => Some(None),
             room => room.map(Some),
         })
@@ -271,11 +271,13 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         abandoned
     }
 
-    /// Notes that no handle is left.
+    /// Notes that no handle is left. The clock does the rest of a stop; without one, nothing is retried.
     pub(super) fn unreachable(&self) {
         let mut wakers = Wakers::default();
         let mut state = self.lock();
         state.unreachable = true;
+        state.workers.dismiss(&mut wakers);
+        state.wake_waiters(&mut wakers);
         state.timers.wake_clock(&mut wakers);
         drop(state);
         wakers.wake();

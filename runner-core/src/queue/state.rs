@@ -62,7 +62,7 @@ pub(super) struct State<U> {
     pub(super) watcher: Option<Watcher>,
     /// How many batches are being added, slice by slice.
     pub(super) arriving: usize,
-    /// Whether every handle to a queue with a clock of its own was dropped.
+    /// Whether every handle was dropped.
     pub(super) unreachable: bool,
 }
 
@@ -449,7 +449,7 @@ impl<U> State<U> {
         if self.waiters.is_empty() {
             return;
         }
-        let over = self.phase != Phase::Open;
+        let over = !self.is_open();
         let (room, choked) = (self.room(false).is_some(), self.intake.is_choked());
         let idle = self.entries.is_empty();
         if room || choked || idle || over {
@@ -481,7 +481,7 @@ impl<U> State<U> {
 
     /// How many updates to fetch now; see [`Intake::room`].
     pub(super) fn room(&self, scarce: bool) -> Option<NonZeroUsize> {
-        if self.phase != Phase::Open {
+        if !self.is_open() {
             return None;
         }
         let (slots, ready) = (self.workers.free_slots(), self.ready.len());
@@ -494,6 +494,11 @@ impl<U> State<U> {
             true => 0,
             false => self.ready.len().min(self.workers.free_slots()),
         }
+    }
+
+    /// Whether updates may be added.
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open && !self.unreachable
     }
 
     /// Whether nothing starts any more.

@@ -17,7 +17,7 @@ use super::{
     mailbox::{Command, Mailbox},
     outcome::{Ending, Outcome},
     shared::QueueShared,
-    state::{Phase, Started, State, Timeout},
+    state::{Started, State, Timeout},
 };
 use crate::{
     BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
@@ -371,7 +371,7 @@ fn next<U>(
             *stage = Stage::Handling(started.ticket);
             Next::Update(started)
         }
-        None if state.phase == Phase::Open && state.workers.go_idle(mailbox) => {
+        None if state.is_open() && state.workers.go_idle(mailbox) => {
             *stage = Stage::Idle;
             Next::Idle
         }
