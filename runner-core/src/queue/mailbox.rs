@@ -28,7 +28,7 @@ pub(super) enum Command {
     End = 2,
     /// To a worker whose handler or policy is pending: its time is over.
     TimeOut = 3,
-    /// To the same: drop it.
+    /// To the same: drop it unless it is ready.
     Abandon = 4,
 }
 
