@@ -132,7 +132,9 @@ async fn handle(
     match kind {
         Kind::Ok | Kind::PanicInConsume => Ok(()),
         Kind::Slow | Kind::PanicInDrop => {
-            sim.sleep(dice.ms(0, 120)).await;
+            let span = dice.ms(0, 120);
+            world.oracle().ready_in(update.nr, span);
+            sim.sleep(span).await;
             Ok(())
         }
         Kind::Fail => Err("planned".into()),

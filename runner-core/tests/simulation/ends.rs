@@ -37,9 +37,12 @@ pub(crate) fn wait(
             None => world.seen(Seen::DropWaiter),
             Some(result) => {
                 let now = sim.elapsed();
-                world.oracle().check_end(since, now);
+                let mut oracle = world.oracle();
+                oracle.check_end(since, now);
+                let at = oracle.certain();
+                drop(oracle);
                 let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
-                ends.push((now, result));
+                ends.push((at, result));
             }
         }
     }));

@@ -32,7 +32,7 @@ use self::{
 };
 
 /// How many seeds the normal test run plays.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 2_000;
 
 /// How often each kind of fault and control action has to happen in them.
 const LEAST: u64 = 100;

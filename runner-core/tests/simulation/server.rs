@@ -116,13 +116,16 @@ impl Bot {
             }
             let mut state = self.lock();
             if state.kept.is_empty() && dice.chance(300) {
-                // As after a week without updates. Not within ten of the offset in use: a server
+                // As after a week without updates. Not closely below an offset that was in use: a server
                 // drops updates there, and no client can help it.
                 let tail = dice.between(1, 900_000) as i64;
-                if tail < state.tail {
-                    world.seen(Seen::IdsJumpDown);
+                let ids = tail..tail + world.config.updates as i64;
+                if !ids.contains(&state.tail) && state.offsets.range(ids).next().is_none() {
+                    if tail < state.tail {
+                        world.seen(Seen::IdsJumpDown);
+                    }
+                    state.tail = tail;
                 }
-                state.tail = tail;
             }
             let tail = state.tail;
             state.kept.push_back((tail, id));
