@@ -78,7 +78,7 @@ pub(crate) fn compare_server(world: &World, bot: &Bot, result: &Outcome) {
     for abandoned in &*report.abandoned {
         if abandoned.fate == Fate::Redelivered {
             let id = abandoned.update.id;
-            let kept = bot.keeps(id);
+            let kept = bot.may_keep(id);
             let mut oracle = world.oracle();
             oracle.coverage.add(Seen::Redelivered);
             oracle.require(kept, || format!("update id {id} does not come again"));
