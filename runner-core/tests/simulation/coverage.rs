@@ -95,6 +95,16 @@ seen! {
     ShutDown = "control: runtime shut down",
     Suspend = "control: suspend the process",
     Look = "control: look inside",
+    QueueRoom = "queue: an adder waits for room",
+    QueueRefuses = "queue: refuses updates after its end",
+    QueueTimesOut = "queue: a handler is cancelled by its timeout",
+    QueueLate = "queue: a handler goes on late",
+    QueueRetries = "queue: retry",
+    QueueOwnClock = "queue: a clock in a task of the user's",
+    QueueDrained = "queue: drain",
+    QueueDrainedWithin = "queue: drain within a limit",
+    QueueAbandoned = "queue: abandon",
+    QueueHandlesDropped = "queue: drop of every handle",
 }
 
 /// A count for each kind.
