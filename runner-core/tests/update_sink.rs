@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroUsize,
     sync::{Arc, Mutex},
     time::Duration,
@@ -896,17 +897,47 @@ fn a_lease_that_is_finished_before_the_end_is_not_abandoned() {
     });
 }
 
-/// Whatever a sink does, and whenever it is stopped: every update is settled once.
+fn key(update: &u32) -> Option<u32> {
+    (update % 3 == 0).then_some(update % 7)
+}
+
+/// Whatever a sink does, and whenever it is stopped: every update is settled once, in order of its key, by
+/// one call at a time.
 #[test]
 fn every_update_is_settled_once_whatever_happens() {
     quiet();
     for_each_seed(300, |sim| {
         let finished = Arc::new(Mutex::new(Vec::new()));
         let (clock, done) = (sim.clone(), Arc::clone(&finished));
+        let max = 1 + sim.below(8) as usize;
+        // A panic would be taken for one of the sink.
+        let broken = Arc::new(Mutex::new(Vec::new()));
+        // Held by the call under way.
+        let (turn, mut last) = (Arc::new(()), BTreeMap::new());
+        let violations = Arc::clone(&broken);
         let mut sink = by(move |group| {
+            let mut broken = violations.lock().unwrap();
+            if Arc::strong_count(&turn) > 1 {
+                broken.push("two calls at once".to_owned());
+            }
+            if !(1..=max).contains(&group.len()) {
+                broken.push(format!("a group of {}, not {max}", group.len()));
+            }
+            for lease in &group {
+                if let Some(key) = key(lease)
+                    && lease.delivery().attempt().get() == 1
+                    && let Some(before) = last.insert(key, **lease)
+                    && before > **lease
+                {
+                    broken.push(format!("{} after {before}", **lease));
+                }
+            }
+            drop(broken);
+            let turn = Arc::clone(&turn);
             let (sim, done) = (clock.clone(), Arc::clone(&done));
             let delay = MS * u32::try_from(sim.below(3_000)).unwrap();
             Box::pin(async move {
+                let _turn = turn;
                 let mut late = Vec::new();
                 sim.sleep(delay / 2).await;
                 for lease in group {
@@ -937,7 +968,7 @@ fn every_update_is_settled_once_whatever_happens() {
                 Ok(())
             })
         });
-        sink.max = 1 + sim.below(8) as usize;
+        sink.max = max;
         sink.linger = MS * sim.below(500) as u32;
         let mut supplier = ScriptedSupplier::new(&sim);
         let mut supplied = 0;
@@ -960,7 +991,7 @@ fn every_update_is_settled_once_whatever_happens() {
         let chance = sim.clone();
         let handle = Runner::with_sink(runtime(&sim), supplier, sink)
             .sink(options)
-            .sequentialize(|update| (update % 3 == 0).then(|| Key::chat((update % 7).into())))
+            .sequentialize(|update| key(update).map(|key| Key::chat(key.into())))
             .policy(move |_: Failure<u32>| match chance.below(3) {
                 0 => Verdict::Retry { after: SECOND },
                 _ => Verdict::Skip,
@@ -1001,6 +1032,7 @@ fn every_update_is_settled_once_whatever_happens() {
         finished.sort_unstable();
         finished.dedup();
         assert_eq!(finished.len() as u64, counters.finished, "finished twice");
+        assert_eq!(*broken.lock().unwrap(), Vec::<String>::new());
     });
 }
 
