@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroUsize,
     sync::{Arc, Mutex},
     time::Duration,
@@ -876,17 +877,67 @@ fn a_policy_that_stops_leaves_its_update_unsettled() {
     });
 }
 
-/// Whatever a sink does, and whenever it is stopped: every update is settled once.
+/// The one who finishes a lease learns the truth, even at the end of the run.
+#[test]
+fn a_lease_that_is_finished_before_the_end_is_not_abandoned() {
+    for_each_seed(50, |sim| {
+        let leases = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&leases);
+        let sink = by(move |group| {
+            kept.lock().unwrap().extend(group);
+            Box::pin(async { Ok(()) })
+        });
+        let (handle, _) = start(&sim, [1], sink, SinkOptions::concurrent());
+        sim.run_until_idle();
+        let lease = leases.lock().unwrap().pop().unwrap();
+        let stopped = handle.stop_within(Duration::ZERO);
+        assert!(lease.finish());
+        let report = sim.block_on(stopped).unwrap();
+        assert_eq!((report.counters.finished, report.abandoned.len()), (1, 0));
+    });
+}
+
+fn key(update: &u32) -> Option<u32> {
+    (update % 3 == 0).then_some(update % 7)
+}
+
+/// Whatever a sink does, and whenever it is stopped: every update is settled once, in order of its key, by
+/// one call at a time.
 #[test]
 fn every_update_is_settled_once_whatever_happens() {
     quiet();
     for_each_seed(300, |sim| {
         let finished = Arc::new(Mutex::new(Vec::new()));
         let (clock, done) = (sim.clone(), Arc::clone(&finished));
+        let max = 1 + sim.below(8) as usize;
+        // A panic would be taken for one of the sink.
+        let broken = Arc::new(Mutex::new(Vec::new()));
+        // Held by the call under way.
+        let (turn, mut last) = (Arc::new(()), BTreeMap::new());
+        let violations = Arc::clone(&broken);
         let mut sink = by(move |group| {
+            let mut broken = violations.lock().unwrap();
+            if Arc::strong_count(&turn) > 1 {
+                broken.push("two calls at once".to_owned());
+            }
+            if !(1..=max).contains(&group.len()) {
+                broken.push(format!("a group of {}, not {max}", group.len()));
+            }
+            for lease in &group {
+                if let Some(key) = key(lease)
+                    && lease.delivery().attempt().get() == 1
+                    && let Some(before) = last.insert(key, **lease)
+                    && before > **lease
+                {
+                    broken.push(format!("{} after {before}", **lease));
+                }
+            }
+            drop(broken);
+            let turn = Arc::clone(&turn);
             let (sim, done) = (clock.clone(), Arc::clone(&done));
             let delay = MS * u32::try_from(sim.below(3_000)).unwrap();
             Box::pin(async move {
+                let _turn = turn;
                 let mut late = Vec::new();
                 sim.sleep(delay / 2).await;
                 for lease in group {
@@ -917,7 +968,7 @@ fn every_update_is_settled_once_whatever_happens() {
                 Ok(())
             })
         });
-        sink.max = 1 + sim.below(8) as usize;
+        sink.max = max;
         sink.linger = MS * sim.below(500) as u32;
         let mut supplier = ScriptedSupplier::new(&sim);
         let mut supplied = 0;
@@ -940,7 +991,7 @@ fn every_update_is_settled_once_whatever_happens() {
         let chance = sim.clone();
         let handle = Runner::with_sink(runtime(&sim), supplier, sink)
             .sink(options)
-            .sequentialize(|update| (update % 3 == 0).then(|| Key::chat((update % 7).into())))
+            .sequentialize(|update| key(update).map(|key| Key::chat(key.into())))
             .policy(move |_: Failure<u32>| match chance.below(3) {
                 0 => Verdict::Retry { after: SECOND },
                 _ => Verdict::Skip,
@@ -974,13 +1025,14 @@ fn every_update_is_settled_once_whatever_happens() {
         assert_eq!(counters.settled(), counters.supplied);
         assert_eq!(counters.abandoned, report.abandoned.len() as u64);
         sim.advance(LONG);
+        // A lease says whether its update counts as finished, even at the instant of the timeout or of the
+        // end.
         let mut finished = finished.lock().unwrap().clone();
-        // What is counted as finished was completed in time. An update that was completed at the very
-        // moment of its timeout, or of the end, may be counted by that.
+        assert_eq!(finished.len() as u64, counters.finished);
         finished.sort_unstable();
         finished.dedup();
-        let in_time = finished.len() as u64;
-        assert!((counters.finished..=counters.settled()).contains(&in_time));
+        assert_eq!(finished.len() as u64, counters.finished, "finished twice");
+        assert_eq!(*broken.lock().unwrap(), Vec::<String>::new());
     });
 }
 

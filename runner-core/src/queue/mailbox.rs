@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, task::Waker};
 
-use futures::task::AtomicWaker;
-
 use super::effects::Wakers;
-use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::{
+    AtomicWaker,
+    atomic::{AtomicU8, Ordering},
+};
 
 /// One command for one worker, and the waker of its task.
 ///
@@ -27,7 +28,7 @@ pub(super) enum Command {
     End = 2,
     /// To a worker whose handler or policy is pending: its time is over.
     TimeOut = 3,
-    /// To the same: drop it.
+    /// To the same: drop it unless it is ready.
     Abandon = 4,
 }
 

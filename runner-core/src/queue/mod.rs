@@ -266,8 +266,8 @@ impl<U: Send + Sync + 'static> DecayingQueue<U> {
         self.shared.stop();
     }
 
-    /// Stops, and cancels at once: handlers are dropped at their next poll, and what has not started is
-    /// abandoned.
+    /// Stops, and cancels at once: each handler is polled once more and dropped if it is still pending, and
+    /// what has not started is abandoned.
     pub fn abandon(&self) {
         self.shared.abandon();
     }

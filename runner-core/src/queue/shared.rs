@@ -6,7 +6,6 @@ use std::{
     fmt,
     future::poll_fn,
     num::NonZeroUsize,
-    ops::Range,
     sync::{Arc, PoisonError, Weak},
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -116,20 +115,23 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         state.arriving += usize::from(!counted);
         for slice in slices {
             let count = usize::from(slice.len());
-            if let Some(keyed) = keyed {
-                for index in 0..count {
-                    let arrival = Arrival {
-                        keys: keyed.of(first + index),
-                        bytes: sizes.of(first + index),
-                    };
-                    state.arrive(Item::new(Arc::clone(&slice), index as u8), arrival, arrived);
+            match (keyed, &sizes.each) {
+                (None, None) => state.arrive_free(slice, sizes.one, arrived),
+                _ => {
+                    for index in 0..count {
+                        let arrival = Arrival {
+                            keys: keyed
+                                .as_ref()
+                                .map_or(Ok(&[]), |keyed| keyed.of(first + index)),
+                            bytes: sizes.of(first + index),
+                        };
+                        let item = Item::new(Arc::clone(&slice), index as u8);
+                        state.arrive(item, arrival, arrived);
+                    }
+                    // A whole batch takes so long that a waiting thread is put to sleep.
+                    drop(state);
+                    state = self.lock();
                 }
-                // A whole batch with keys takes so long that a waiting thread is put to sleep.
-                drop(state);
-                state = self.lock();
-            } else {
-                // They share their memory, so they share its size.
-                state.arrive_free(slice, sizes.mean(first..first + count), arrived);
             }
             first += count;
         }
@@ -156,7 +158,7 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
             false => Interest::Room,
         };
         self.wait(interest, |state| match state.room(false) {
-            None if state.phase != Phase::Open => Some(None),
+            None if !state.is_open() => Some(None),
             None if choke && state.intake.is_choked() => Some(None),
             room => room.map(Some),
         })
@@ -182,7 +184,7 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         .await;
     }
 
-    /// Resolves when the queue was stopped and nothing is held.
+    /// Resolves when the queue was stopped and nothing is held or being added.
     pub(super) async fn ended(&self) {
         self.wait(Interest::End, |state| {
             (state.phase != Phase::Open && state.is_idle()).then_some(())
@@ -288,11 +290,13 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         abandoned
     }
 
-    /// Notes that no handle is left.
+    /// Notes that no handle is left. The clock does the rest of a stop; without one, nothing is retried.
     pub(super) fn unreachable(&self) {
         let mut wakers = Wakers::default();
         let mut state = self.lock();
         state.unreachable = true;
+        state.workers.dismiss(&mut wakers);
+        state.wake_waiters(&mut wakers);
         state.timers.wake_clock(&mut wakers);
         drop(state);
         wakers.wake();
@@ -460,13 +464,6 @@ struct BatchSizes {
 impl BatchSizes {
     fn of(&self, index: usize) -> u32 {
         self.each.as_ref().map_or(self.one, |each| each[index])
-    }
-
-    fn mean(&self, range: Range<usize>) -> u32 {
-        let count = range.len().max(1);
-        let sum = |each: &[u32]| each.iter().map(|size| *size as usize).sum::<usize>();
-        let each = self.each.as_ref();
-        each.map_or(self.one, |each| clamp(sum(&each[range]) / count))
     }
 }
 

@@ -474,7 +474,7 @@ impl<U> State<U> {
         if self.waiters.is_empty() {
             return;
         }
-        let over = self.phase != Phase::Open;
+        let over = !self.is_open();
         let (room, choked) = (self.room(false).is_some(), self.intake.is_choked());
         let idle = self.is_idle();
         if room || choked || idle || over {
@@ -508,7 +508,7 @@ impl<U> State<U> {
 
     /// How many updates to fetch now; see [`Intake::room`].
     pub(super) fn room(&self, scarce: bool) -> Option<NonZeroUsize> {
-        if self.phase != Phase::Open {
+        if !self.is_open() {
             return None;
         }
         let (slots, ready) = (self.workers.free_slots(), self.ready.len());
@@ -528,9 +528,14 @@ impl<U> State<U> {
         }
     }
 
-    /// Whether nothing is held.
+    /// Whether nothing is held or being added.
     pub(super) fn is_idle(&self) -> bool {
         self.len() == 0 && self.arriving == 0
+    }
+
+    /// Whether updates may be added.
+    pub(super) fn is_open(&self) -> bool {
+        self.phase == Phase::Open && !self.unreachable
     }
 
     /// Whether nothing starts any more.

@@ -17,7 +17,7 @@ use super::{
     mailbox::{Command, Mailbox},
     outcome::{Ending, Outcome},
     shared::QueueShared,
-    state::{Phase, Started, State, Timeout},
+    state::{Started, State, Timeout},
 };
 use crate::{
     BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
@@ -251,19 +251,20 @@ impl<U: Send + Sync + 'static> Worker<U> {
         E: Into<BoxError>,
     {
         let command = self.mailbox.take();
-        if command == Some(Command::Abandon) {
-            drop_in_place(handler);
-            return Poll::Ready(Ok(Outcome::Abandoned));
-        }
+        // Whatever the command: one that is ready by now has ended by itself.
         let polled = poll_handler(handler.as_mut(), |handler| poll_once(handler, cx));
-        if polled.is_pending()
-            && command == Some(Command::TimeOut)
-            && self.shared.lock().confirm_timeout(ticket)
-        {
-            drop_in_place(handler);
-            return Poll::Ready(Err(Cause::Timeout));
+        if polled.is_ready() {
+            return polled;
         }
-        polled
+        let end = match command {
+            Some(Command::Abandon) => Ok(Outcome::Abandoned),
+            Some(Command::TimeOut) if self.shared.lock().confirm_timeout(ticket) => {
+                Err(Cause::Timeout)
+            }
+            _ => return Poll::Pending,
+        };
+        drop_in_place(handler);
+        Poll::Ready(end)
     }
 
     /// The handler or the policy is pending for the first time. `true` if it must be dropped instead.
@@ -335,13 +336,13 @@ impl<U: Send + Sync + 'static> Worker<U> {
         let answer = std::future::poll_fn(|cx| {
             self.mailbox.register(cx.waker());
             let command = self.mailbox.take();
-            if command == Some(Command::Abandon) {
-                return Poll::Ready(Answer::Abandoned);
-            }
             let current = deciding.as_mut().expect("dropped only after its end");
             match guarded(|| current.as_mut().poll(cx)) {
                 Ok(Poll::Ready(verdict)) => Poll::Ready(Answer::Verdict(verdict)),
                 Err(panic) => Poll::Ready(Answer::Panicked(panic)),
+                Ok(Poll::Pending) if command == Some(Command::Abandon) => {
+                    Poll::Ready(Answer::Abandoned)
+                }
                 Ok(Poll::Pending) if command == Some(Command::TimeOut) => {
                     Poll::Ready(Answer::TimedOut)
                 }
@@ -380,7 +381,7 @@ fn next<U>(
             *stage = Stage::Handling(started.ticket);
             Next::Update(started)
         }
-        None if state.phase == Phase::Open && state.workers.go_idle(mailbox) => {
+        None if state.is_open() && state.workers.go_idle(mailbox) => {
             *stage = Stage::Idle;
             Next::Idle
         }

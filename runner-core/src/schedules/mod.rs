@@ -12,11 +12,13 @@
 //!
 //! `RUNNER_SCHEDULES=100000` plays that many of each test, `RUNNER_SEED=17` others.
 
-mod ahead;
 mod capacity;
 mod handle;
+mod mailbox;
+mod next;
 mod pull;
 mod queue;
+mod queue_end;
 mod sink;
 mod threads;
 mod timeout;

@@ -27,7 +27,7 @@ fn a_late_handler_is_woken_and_dropped_before_its_key_is_free() {
             .sequentialize(world.keys())
             .start();
         let report = world.handle_all(handle, 8).await;
-        world.check_time_outs(&report);
+        world.check_timeouts(&report);
         assert!(report.counters.timed_out >= 2, "two of them hang");
         world
     });

@@ -1,7 +1,7 @@
 //! What every test of schedules shares: a supplier, handlers, and the record that judges them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     future::{pending, poll_fn},
     num::NonZeroUsize,
@@ -20,7 +20,7 @@ use super::{
     threads::{Threads, unpoisoned},
 };
 use crate::{
-    BoxError, Closing, Confirmation, Delivery, Key, Report, RunnerHandle, RuntimeExt,
+    BoxError, Closing, Confirmation, Delivery, Key, QueueReport, Report, RunnerHandle, RuntimeExt,
     UpdateConsumer, UpdateSupplier,
 };
 
@@ -70,7 +70,10 @@ pub(super) enum Plan {
     Yields(u32),
     Sleeps(Duration),
     Hangs,
+    /// Waits this often for nothing but its turn, then never ends.
+    YieldsAndHangs(u32),
     Fails,
+    SleepsAndFails(Duration),
     PanicsInPoll,
     PanicsInConsume,
 }
@@ -213,7 +216,7 @@ impl World {
     }
 
     /// Every handler ended by itself or was dropped, and is counted as what it did.
-    pub(super) fn check_time_outs(&self, report: &Report<Item>) {
+    pub(super) fn check_timeouts(&self, report: &Report<Item>) {
         let log = self.log();
         assert_eq!(report.counters.finished, log.ends.len() as u64);
         assert_eq!(report.counters.timed_out, log.drops.len() as u64);
@@ -248,6 +251,47 @@ impl World {
         if let Some(prefix) = log.closed.last() {
             let end = log.base + log.supplied;
             assert_eq!(log.base + *prefix as u32, first.unwrap_or(end));
+        }
+    }
+
+    /// Updates for a queue without a runner.
+    pub(super) fn items(&self, ids: impl IntoIterator<Item = u32>) -> Vec<Item> {
+        let mut log = self.log();
+        let token = Arc::clone(&log.token);
+        let items = ids.into_iter().map(|id| Item {
+            id,
+            token: Arc::clone(&token),
+        });
+        let items: Vec<Item> = items.collect();
+        log.supplied += items.len() as u32;
+        items
+    }
+
+    /// The queue was closed and has given these back.
+    pub(super) fn refused(&self, items: &[Item]) {
+        self.log().supplied -= items.len() as u32;
+    }
+
+    /// The end of a queue: from now on nothing starts, and the report knows every update once.
+    pub(super) fn check_queue(&self, report: &QueueReport<Item>) {
+        let mut log = self.log();
+        log.over = true;
+        let counters = report.counters;
+        assert_eq!(counters.supplied, u64::from(log.supplied), "{counters:?}");
+        assert_eq!(counters.settled(), counters.supplied, "{counters:?}");
+        assert_eq!(counters.abandoned, report.abandoned.len() as u64);
+        assert!(report.abandoned.is_sorted_by_key(|left| left.id));
+        let ids = report.abandoned.iter().map(|left| left.update.id);
+        let ids: BTreeSet<u32> = ids.collect();
+        assert_eq!(ids.len(), report.abandoned.len(), "listed twice");
+        for left in &report.abandoned {
+            let id = left.update.id;
+            if left.unresponsive {
+                log.given_up.push(id);
+            } else {
+                assert_eq!(left.started, log.starts.contains_key(&id));
+                assert!(!log.running.contains_key(&id), "{id} still runs");
+            }
         }
     }
 
@@ -392,6 +436,17 @@ impl UpdateConsumer<Item> for Handler {
                 }
                 Plan::Sleeps(span) => world.threads.sleep(span).await,
                 Plan::Hangs => pending().await,
+                Plan::YieldsAndHangs(times) => {
+                    for _ in 0..times {
+                        yield_now().await;
+                    }
+                    pending().await
+                }
+                Plan::SleepsAndFails(span) => {
+                    world.threads.sleep(span).await;
+                    started.end();
+                    return Err("planned".into());
+                }
                 Plan::Fails => {
                     started.end();
                     return Err("planned".into());

@@ -7,14 +7,12 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use futures::task::AtomicWaker;
-
 use super::SinkError;
 use crate::{
     BoxError, Delivery,
     panics::discard,
     sync::{
-        Mutex, MutexGuard,
+        AtomicWaker, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };

@@ -162,14 +162,13 @@ impl Oracle {
                 Ending::Overflowed => &mut seen.overflowed,
             } += 1;
         }
-        let retried = self.retries();
+        let (retried, detached) = (self.retries(), self.run.detached);
         self.require(counters.retried <= retried, || {
             format!("{} repeated, {retried} seen", counters.retried)
         });
-        self.require(
-            counters.detached == 0 || self.config.detach.is_some(),
-            || "detached, though nobody wanted it".to_owned(),
-        );
+        self.require(counters.detached == detached, || {
+            format!("{} detached, {detached} seen", counters.detached)
+        });
         seen.retried = counters.retried;
         seen.detached = counters.detached;
         self.require(counters == seen, || {
@@ -277,9 +276,10 @@ impl Oracle {
 
     /// A stop with a limit ends in time, for everyone who has waited `since` then.
     pub(crate) fn check_end(&mut self, since: Duration, ended: Duration) {
+        let suspended = self.run.suspended;
         if let Some(deadline) = self.run.deadline {
             self.require(
-                ended <= since.max(deadline + Duration::from_secs(1)),
+                ended <= since.max(deadline + Duration::from_secs(1) + suspended),
                 || format!("a stop by {deadline:?} ended at {ended:?}"),
             );
         }

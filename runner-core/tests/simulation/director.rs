@@ -12,7 +12,8 @@ use futures::{
     future::{Either, select},
 };
 use runner_core::{
-    RunState, Runner, RunnerHandle, Runtime, RuntimeExt, StartError, Stopped, UpdateFetcher,
+    LateHandler, RunState, Runner, RunnerHandle, Runtime, RuntimeExt, StartError, Stopped,
+    UpdateFetcher,
 };
 
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
     policy::Policy,
     server::Server,
     supplier::Supplier,
-    world::{Item, Weather, World, keys},
+    world::{Item, Weather, World, keys, size},
 };
 
 type Handle = RunnerHandle<Item>;
@@ -56,7 +57,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Plays the whole life of one runner.
 pub(crate) async fn direct(world: &Arc<World>) {
     let mut dice = world.dice(&[9]);
-    let keyed = Arc::clone(world);
+    let (keyed, sized, late) = (Arc::clone(world), Arc::clone(world), Arc::clone(world));
     let mut bot = None;
     let feeder = if world.config.fetched {
         let server = Server::new(world);
@@ -74,6 +75,15 @@ pub(crate) async fn direct(world: &Arc<World>) {
     .sink(world.config.sink())
     .source(world.config.feed.options())
     .sequentialize(move |item: &Item| keys(&keyed, item))
+    .size_by(move |item: &Item| size(&sized, item))
+    .on_late(move |handler: LateHandler<Item>| {
+        let LateHandler {
+            update,
+            age,
+            detached,
+        } = handler;
+        late.oracle().late(update.nr, age, detached);
+    })
     .policy(Policy(Arc::clone(world)));
     let handle = runner.handle();
     let mut driver = if dice.chance(600) {
@@ -178,7 +188,13 @@ pub(crate) async fn direct(world: &Arc<World>) {
             }
         }
         // Those who wait are told at this very instant, but in any order.
-        world.sim.sleep(Duration::from_millis(1)).await;
+        loop {
+            world.sim.sleep(Duration::from_millis(1)).await;
+            let oracle = world.oracle();
+            if oracle.certain() == oracle.now() {
+                break;
+            }
+        }
         world.oracle().result(&result, kind);
         compare(world, &ends, &result);
         if let Some(bot) = &bot {
@@ -304,6 +320,7 @@ fn shut_down(world: &World, driver: &Driver, mut stopped: Stopped<Item>) {
             Driver::Driven(_) => Cut::Dropped,
         };
     }
+    world.oracle().gone = true;
     world.sim.shut_down();
     if result.is_none() {
         result = (&mut stopped).now_or_never();
@@ -325,12 +342,14 @@ fn act_later(world: &Arc<World>, dice: &mut Dice, horizon: Duration) {
         Pause,
         Concurrency,
         Stop,
+        Suspend,
     }
     let act = dice.pick(&[
         (60, Act::Look),
         (8, Act::Pause),
         (20, Act::Concurrency),
         (2, Act::Stop),
+        (10, Act::Suspend),
     ]);
     let at = dice.ms(0, horizon.as_millis() as u64);
     let mut dice = Dice::new(dice.next(), &[]);
@@ -358,6 +377,12 @@ fn act_later(world: &Arc<World>, dice: &mut Dice, horizon: Duration) {
                 let concurrency = dice.between(1, 20) as usize;
                 world.oracle().set_concurrency(concurrency);
                 known.set_concurrency(NonZeroUsize::new(concurrency).expect("from 1 on"));
+            }
+            Act::Suspend => {
+                drop(known);
+                let span = dice.ms(1, 300);
+                world.oracle().suspend(span);
+                world.sim.suspend(span);
             }
             Act::Stop => {
                 let limit = dice.chance(500).then(|| dice.ms(0, 300));

@@ -37,9 +37,12 @@ pub(crate) fn wait(
             None => world.seen(Seen::DropWaiter),
             Some(result) => {
                 let now = sim.elapsed();
-                world.oracle().check_end(since, now);
+                let mut oracle = world.oracle();
+                oracle.check_end(since, now);
+                let at = oracle.certain();
+                drop(oracle);
                 let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
-                ends.push((now, result));
+                ends.push((at, result));
             }
         }
     }));
@@ -75,7 +78,7 @@ pub(crate) fn compare_server(world: &World, bot: &Bot, result: &Outcome) {
     for abandoned in &*report.abandoned {
         if abandoned.fate == Fate::Redelivered {
             let id = abandoned.update.id;
-            let kept = bot.keeps(id);
+            let kept = bot.may_keep(id);
             let mut oracle = world.oracle();
             oracle.coverage.add(Seen::Redelivered);
             oracle.require(kept, || format!("update id {id} does not come again"));

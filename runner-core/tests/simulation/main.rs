@@ -3,6 +3,7 @@
 //!
 //! `RUNNER_SEEDS=20000` plays more seeds, `RUNNER_SEED=17` plays one again and tells every event of it.
 
+mod alone;
 mod check;
 mod consumer;
 mod coverage;
@@ -32,7 +33,7 @@ use self::{
 };
 
 /// How many seeds the normal test run plays.
-const SEEDS: u64 = 1_500;
+const SEEDS: u64 = 2_000;
 
 /// How often each kind of fault and control action has to happen in them.
 const LEAST: u64 = 100;
@@ -44,6 +45,7 @@ fn every_promise_holds_whatever_happens() {
     for_each_seed(SEEDS, |sim| {
         let (seen, _) = play(&sim);
         coverage.merge(&seen);
+        coverage.merge(&alone::play(sim.seed()));
         played += 1;
     });
     println!("{played} seeds\n{coverage}");

@@ -46,6 +46,8 @@ struct State {
     forgotten: BTreeSet<i64>,
     /// The last answer that had updates.
     last: Vec<(i64, u64)>,
+    /// Updates that came once more when they had been forgotten, perhaps.
+    repeated: BTreeSet<u64>,
     waker: Option<Waker>,
 }
 
@@ -74,6 +76,7 @@ impl Server {
             offsets: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             last: Vec::new(),
+            repeated: BTreeSet::new(),
             waker: None,
         })));
         let mut dice = world.dice(&[13]);
@@ -116,13 +119,16 @@ impl Bot {
             }
             let mut state = self.lock();
             if state.kept.is_empty() && dice.chance(300) {
-                // As after a week without updates. Not within ten of the offset in use: a server
+                // As after a week without updates. Not closely below an offset that was in use: a server
                 // drops updates there, and no client can help it.
                 let tail = dice.between(1, 900_000) as i64;
-                if tail < state.tail {
-                    world.seen(Seen::IdsJumpDown);
+                let ids = tail..tail + world.config.updates as i64;
+                if !ids.contains(&state.tail) && state.offsets.range(ids).next().is_none() {
+                    if tail < state.tail {
+                        world.seen(Seen::IdsJumpDown);
+                    }
+                    state.tail = tail;
                 }
-                state.tail = tail;
             }
             let tail = state.tail;
             state.kept.push_back((tail, id));
@@ -174,9 +180,11 @@ impl Bot {
             .then_some(last)
     }
 
-    /// Whether the server still has it.
-    pub(crate) fn keeps(&self, id: u64) -> bool {
-        self.lock().kept.iter().any(|(_, kept)| *kept == id)
+    /// Whether the server still has it, or nobody can know: it has repeated an answer that the client had asked it
+    /// to forget, and the client may have wanted that one again.
+    pub(crate) fn may_keep(&self, id: u64) -> bool {
+        let state = self.lock();
+        state.kept.iter().any(|(_, kept)| *kept == id) || state.repeated.contains(&id)
     }
 
     /// Whether it has forgotten everything before `position`: it was told so, or keeps nothing that
@@ -229,6 +237,8 @@ impl GetUpdates for Server {
         if let Fault::Repeat = fault
             && let Some(last) = self.bot.last(request.offset)
         {
+            let ids = last.iter().map(|(_, id)| *id);
+            self.bot.lock().repeated.extend(ids);
             world.seen(Seen::ServerRepeats);
             return Ok(items(world, last));
         }

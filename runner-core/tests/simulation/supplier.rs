@@ -234,7 +234,7 @@ fn draw(dice: &mut Dice, config: &Config) -> Fault {
     let fault = dice.pick(&[
         (16, Fault::Empty),
         (14, Fault::Oversized),
-        (18, Fault::Duplicate),
+        (26, Fault::Duplicate),
         (18, Fault::Reordered),
         (10, Fault::Late),
         (14, Fault::Hang),

@@ -45,8 +45,10 @@ pub(crate) struct Config {
     /// machine can run at once, so such a seed is played otherwise on one with more cores.
     pub(crate) workers: Option<usize>,
     pub(crate) timeout: Option<Duration>,
-    /// How many may be detached; `None`: late handlers are cancelled.
+    /// How many late handlers may go on without their slots, the others go on with them; `None`: late
+    /// handlers are cancelled.
     pub(crate) detach: Option<usize>,
+    pub(crate) max_bytes: Option<usize>,
     /// How many different keys there are.
     pub(crate) keys: u64,
     /// How many updates there are, repeated ones aside.
@@ -82,8 +84,14 @@ impl Config {
             Mode::Concurrent => dice.between(0, 30) as usize,
             _ => 0,
         };
-        let detach = (mode == Mode::Concurrent && dice.chance(400))
-            .then(|| dice.pick(&[(1, 1), (1, 3), (2, concurrency)]));
+        let detach = match mode {
+            Mode::Concurrent if dice.chance(400) => {
+                Some(dice.pick(&[(1, 1), (1, 3), (2, concurrency)]))
+            }
+            _ => dice.chance(200).then_some(0),
+        };
+        let max_bytes = (mode == Mode::Concurrent && dice.chance(300))
+            .then(|| dice.between(50, 1_500) as usize);
         Self {
             seed,
             mode,
@@ -94,6 +102,7 @@ impl Config {
             workers: dice.chance(500).then(|| dice.between(1, 4) as usize),
             timeout: dice.chance(700).then(|| dice.ms(5, 150)),
             detach,
+            max_bytes,
             keys: dice.between(1, 10),
             updates: dice.between(20, 120),
             rewinding: dice.chance(700),
@@ -132,13 +141,19 @@ impl Config {
                 if let Some(limit) = per_key {
                     options = options.max_waiting_per_key(limit);
                 }
-                if let Some(max) = self.detach {
+                if let Some(max) = self.detach.filter(|max| *max > 0) {
                     let max = (max != self.concurrency).then(|| n(max));
                     options = options.detach_after_timeout(max);
+                }
+                if let Some(max) = self.max_bytes {
+                    options = options.max_bytes(n(max));
                 }
                 options.any()
             }
         };
+        if self.detach == Some(0) {
+            options = options.continue_after_timeout();
+        }
         if let Some(workers) = self.workers {
             options = options.workers(n(workers));
         }
@@ -242,6 +257,19 @@ impl Item {
         (0..count).fold(0, |keys, _| keys | 1 << (dice.next() % config.keys))
     }
 
+    /// How many bytes an update counts as.
+    pub(crate) fn bytes(config: &Config, id: u64) -> usize {
+        match Self::has_bad_size(config, id) {
+            true => size_of::<Self>(),
+            false => Dice::new(config.seed, &[13, id]).between(0, 200) as usize,
+        }
+    }
+
+    /// Whether the size function panics for it.
+    pub(crate) fn has_bad_size(config: &Config, id: u64) -> bool {
+        config.badness > 0 && Dice::new(config.seed, &[14, id]).chance(8)
+    }
+
     /// Whether the key function panics for it.
     pub(crate) fn has_bad_keys(config: &Config, id: u64) -> bool {
         config.badness > 0 && Dice::new(config.seed, &[4, id]).chance(8)
@@ -272,6 +300,15 @@ pub(crate) fn keys(world: &World, item: &Item) -> Vec<Key> {
         .filter(|bit| keys & 1 << bit != 0)
         .map(|bit| Key::new(scopes[bit as usize % 2], i64::from(bit / 2)))
         .collect()
+}
+
+/// The size as the runner is told.
+pub(crate) fn size(world: &World, item: &Item) -> usize {
+    if Item::has_bad_size(&world.config, item.id) {
+        world.seen(Seen::SizePanics);
+        planned_panic();
+    }
+    Item::bytes(&world.config, item.id)
 }
 
 /// Panics without a word from the panic hook.

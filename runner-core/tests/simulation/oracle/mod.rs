@@ -48,6 +48,10 @@ pub(crate) struct Oracle {
     again: VecDeque<(u64, Option<bool>)>,
     /// When anything changed last.
     changed: Duration,
+    /// When the process stood still last, from and until.
+    suspended: Option<(Duration, Duration)>,
+    /// Whether the runtime was shut down.
+    pub(crate) gone: bool,
     pub(crate) call: Call,
     pub(crate) feed: Feed,
 }
@@ -71,6 +75,13 @@ pub(crate) struct Entry {
     in_poll: bool,
     /// Went on after its timeout.
     late: bool,
+    /// Somebody was told so.
+    told_late: bool,
+    /// It has left its slot.
+    detached: bool,
+    /// When its handler ends by itself, if that is known.
+    ready_at: Option<Duration>,
+    arrived_at: Duration,
     last_chance: LastChance,
     after_stop: u32,
     pub(crate) ended_at: Duration,
@@ -161,6 +172,10 @@ pub(crate) struct Run {
     pub(crate) unclosed: Option<(usize, usize)>,
     pub(crate) close_answer: Option<Closing>,
     retries: u64,
+    /// Handlers that have left their slots.
+    pub(crate) detached: u64,
+    /// How long the process has stood still.
+    pub(crate) suspended: Duration,
 }
 
 /// What the supplier is doing.
@@ -191,6 +206,8 @@ pub(crate) enum Event {
     Ask(usize),
     Verdict(usize, Verdict),
     Extend(usize, bool),
+    Late(usize, bool),
+    Suspend(Duration),
     Stop(Option<Duration>),
     Concurrency(usize),
     Pause(bool),
@@ -235,6 +252,8 @@ impl Oracle {
             lines: HashMap::new(),
             again: VecDeque::new(),
             changed: Duration::ZERO,
+            suspended: None,
+            gone: false,
             call: Call::default(),
             feed: Feed::new(config.feed),
         }
@@ -242,6 +261,16 @@ impl Oracle {
 
     pub(crate) fn now(&self) -> Duration {
         self.sim.elapsed()
+    }
+
+    /// What was due before this has happened. At the end of a suspension all that was due meanwhile happens in
+    /// any order.
+    pub(crate) fn certain(&self) -> Duration {
+        let now = self.now();
+        match self.suspended {
+            Some((from, until)) if until == now => from,
+            _ => now,
+        }
     }
 
     pub(crate) fn event(&mut self, event: Event) {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Oracle, POLICY_TIMEOUT, State, TOTAL, bits};
-use crate::world::Mode;
+use crate::world::{Item, Mode};
 
 impl Oracle {
     pub(super) fn keys_of(&self, nr: usize) -> Vec<u32> {
@@ -42,10 +42,26 @@ impl Oracle {
         before
     }
 
+    /// How many handlers may go on detached, if they do so at all. Without a limit of its own: as many as
+    /// may run.
+    pub(super) fn max_detached(&self) -> Option<usize> {
+        let max = self.config.detach?;
+        Some(match max == self.config.concurrency {
+            true => self.concurrency,
+            false => max,
+        })
+    }
+
     /// How many slots are taken, at least.
     pub(super) fn slots(&self) -> usize {
         let Some(max) = self.config.detach else {
             return self.busy;
+        };
+        // More may have been detached while the concurrency was higher.
+        let max = if max == self.config.concurrency {
+            usize::MAX
+        } else {
+            max
         };
         let now = self.now();
         let late = self
@@ -69,13 +85,16 @@ impl Oracle {
         if self.run.over || !self.run.begun || now < self.changed + Duration::from_millis(1) {
             return;
         }
+        let closed = self.is_closed();
         let overdue = self.held.iter().copied().find(|nr| {
             let entry = &self.entries[*nr];
             match entry.state {
                 State::Active => {
-                    self.config.detach.is_none()
-                        && !entry.in_poll
-                        && entry.clock.deadline.is_some_and(|at| at < now)
+                    let overdue = entry.clock.deadline.is_some_and(|at| at < now);
+                    match self.config.detach {
+                        None => overdue && !entry.in_poll,
+                        Some(_) => overdue && entry.clock.pended && !entry.told_late && !closed,
+                    }
                 }
                 State::Deciding { pended } => {
                     pended.is_some_and(|pended| pended + POLICY_TIMEOUT < now)
@@ -139,7 +158,19 @@ impl Oracle {
         // Once the bound was reached, a place or two that become free are not worth a call.
         let bound = self.config.max_waiting;
         let few = (self.config.prefetch.min(100) / 2).min(bound / 2).max(1);
-        pending == waiting && free > 0 && waiting + few <= bound
+        let light = self
+            .config
+            .max_bytes
+            .is_none_or(|max| self.bytes(true) < max);
+        pending == waiting && free > 0 && waiting + few <= bound && light
+    }
+
+    /// The size of all that is held; `most`: and of what may have been given up.
+    pub(super) fn bytes(&self, most: bool) -> usize {
+        let held = self.held.iter();
+        let held = held.filter(|nr| most || !self.may_be_failed(**nr));
+        held.map(|nr| Item::bytes(&self.config, self.entries[*nr].id))
+            .sum()
     }
 
     /// Whether something is at work that may take as long as it likes.

@@ -91,6 +91,17 @@ impl Oracle {
         }
     }
 
+    /// The process is about to stand still.
+    pub(crate) fn suspend(&mut self, span: Duration) {
+        self.event(Event::Suspend(span));
+        self.coverage.add(Seen::Suspend);
+        let from = self.certain();
+        let until = self.now() + span;
+        self.suspended = Some((from, until));
+        self.changed = until;
+        self.run.suspended += span;
+    }
+
     pub(crate) fn pause(&mut self, paused: bool) {
         self.event(Event::Pause(paused));
         self.paused = paused;

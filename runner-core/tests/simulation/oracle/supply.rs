@@ -61,6 +61,10 @@ impl Oracle {
         self.require(limit <= room, || {
             format!("a call for {limit} with room for {room}")
         });
+        let (bytes, max) = (self.bytes(false), self.config.max_bytes);
+        self.require(max.is_none_or(|max| bytes < max), || {
+            format!("a call while {bytes} bytes of {max:?} are held")
+        });
     }
 
     /// Supplies the next update: its number.
@@ -83,6 +87,10 @@ impl Oracle {
             clock: Clock::default(),
             in_poll: false,
             late: false,
+            told_late: false,
+            detached: false,
+            ready_at: None,
+            arrived_at: Duration::ZERO,
             last_chance: LastChance::No,
             after_stop: 0,
             ended_at: Duration::ZERO,

@@ -58,7 +58,9 @@ impl Oracle {
         if sequential {
             self.lines.entry(TOTAL).or_default().push_back(nr);
         }
+        let now = self.now();
         let entry = &mut self.entries[nr];
+        entry.arrived_at = now;
         entry.state = State::Pending { due: None };
         if bad {
             entry.refused = Some(Refusal::Keys);
@@ -73,6 +75,13 @@ impl Oracle {
             }
         }
         self.held.insert(nr);
+        if self
+            .config
+            .max_bytes
+            .is_some_and(|max| self.bytes(false) >= max)
+        {
+            self.coverage.add(Seen::FullByBytes);
+        }
         bad
     }
 
@@ -89,7 +98,7 @@ impl Oracle {
         let (refused, seen) = (entry.refused, entry.was_handled());
         entry.state = State::Active;
         entry.clock = Clock::default();
-        entry.late = false;
+        (entry.late, entry.told_late, entry.ready_at) = (false, false, None);
         self.require(refused.is_none(), || {
             format!("update {nr} was refused, and started")
         });
@@ -109,7 +118,7 @@ impl Oracle {
 
     /// An update leaves the line, for its handler or, if it was refused, for the policy.
     pub(super) fn begin_attempt(&mut self, nr: usize, attempt: u32, before: State) {
-        let now = self.now();
+        let (now, certain) = (self.now(), self.certain());
         let State::Pending { due } = before else {
             self.broken(|| format!("update {nr} started while {before:?}"));
             return;
@@ -137,7 +146,7 @@ impl Oracle {
             let hastened = self.run.stopped_at.is_some_and(|at| at < now);
             let passed = self.held.iter().copied().find(|nr| {
                 let waits = match self.entries[*nr].state {
-                    State::Pending { due: Some(due) } => due < now || hastened,
+                    State::Pending { due: Some(due) } => due < certain || hastened,
                     _ => false,
                 };
                 waits && !self.may_be_failed(*nr)
@@ -175,7 +184,7 @@ impl Oracle {
     }
 
     pub(super) fn check_start(&mut self, nr: usize) {
-        let now = self.now();
+        let certain = self.certain();
         let run = self.run.clone();
         self.require(self.entries[nr].run == run.number, || {
             format!("update {nr} of an earlier run started")
@@ -184,7 +193,8 @@ impl Oracle {
         self.require(!run.halted, || {
             format!("update {nr} started after the policy's stop")
         });
-        self.require(run.deadline.is_none_or(|deadline| now <= deadline), || {
+        let early = run.deadline.is_none_or(|deadline| certain <= deadline);
+        self.require(early, || {
             format!("update {nr} started after the deadline of the stop")
         });
     }
@@ -213,8 +223,8 @@ impl Oracle {
     /// A handler has ended or was dropped.
     pub(crate) fn end(&mut self, nr: usize, last: Last) {
         self.event(Event::End(nr, last));
-        let now = self.now();
-        let cancelled = self.is_cancelled();
+        let (now, certain) = (self.now(), self.certain());
+        let (cancelled, closed, gone) = (self.is_cancelled(), self.is_closed(), self.gone);
         let detach = self.config.detach.is_some();
         let entry = &mut self.entries[nr];
         if entry.state != State::Active {
@@ -223,17 +233,25 @@ impl Oracle {
             return;
         }
         let expired = entry.clock.pended && entry.clock.deadline.is_some_and(|at| at <= now);
+        let overdue = expired && entry.clock.deadline.is_some_and(|at| at < certain);
+        let (told, ready_at) = (entry.told_late, entry.ready_at);
         entry.in_poll = false;
         entry.late = detach && expired;
         entry.last = Some(last);
         entry.state = State::Failed;
-        let (late, pended, current) =
-            (entry.late, entry.clock.pended, entry.run == self.run.number);
+        let (pended, current) = (entry.clock.pended, entry.run == self.run.number);
         if current && !pended {
             self.starting -= 1;
         }
-        if late {
-            self.coverage.add(Seen::HandlerDetached);
+        self.require(!(detach && overdue && !closed && current) || told, || {
+            format!("nobody was told that the handler of update {nr} is late")
+        });
+        let was_ready = ready_at.is_some_and(|at| at <= now);
+        self.require(last != Last::Dropped || !was_ready || gone, || {
+            format!("the handler of update {nr} was ready and was dropped")
+        });
+        if last == Last::Ok && expired && !detach && certain < now {
+            self.coverage.add(Seen::HandlerReadyAfterSuspend);
         }
         match last {
             Last::Ok => self.done(nr, Ending::Finished),
@@ -253,10 +271,50 @@ impl Oracle {
         }
     }
 
+    /// A handler ends by itself after this span.
+    pub(crate) fn ready_in(&mut self, nr: usize, span: Duration) {
+        self.entries[nr].ready_at = Some(self.now() + span);
+    }
+
+    /// Somebody is told that a handler goes on after its timeout.
+    pub(crate) fn late(&mut self, nr: usize, age: Duration, detached: bool) {
+        self.event(Event::Late(nr, detached));
+        self.coverage.add(match detached {
+            true => Seen::HandlerDetached,
+            false => Seen::HandlerContinues,
+        });
+        let now = self.now();
+        let entry = self.entries[nr].clone();
+        let current = entry.run == self.run.number && !self.run.over;
+        self.require(current && entry.state == State::Active, || {
+            format!("update {nr} is said to be late while {:?}", entry.state)
+        });
+        let expired = entry.clock.pended && entry.clock.deadline.is_some_and(|at| at <= now);
+        self.require(expired && self.config.detach.is_some(), || {
+            format!("update {nr} is said to be late and is not")
+        });
+        self.require(!entry.told_late, || {
+            format!("update {nr} is said to be late twice")
+        });
+        let expected = now - entry.arrived_at;
+        self.require(age == expected, || {
+            format!("update {nr} is said to be held for {age:?}, not {expected:?}")
+        });
+        let held = self.held.iter();
+        let others = held.filter(|nr| self.entries[**nr].detached).count();
+        let may = self.max_detached().is_some_and(|max| others < max);
+        self.require(detached == may, || {
+            format!("update {nr}: detached is {detached} with {others} others")
+        });
+        let entry = &mut self.entries[nr];
+        (entry.told_late, entry.detached) = (true, detached);
+        self.run.detached += u64::from(detached);
+    }
+
     /// A handler asked for more time and was answered.
     pub(crate) fn extend(&mut self, nr: usize, by: Duration, granted: bool) {
         self.event(Event::Extend(nr, granted));
-        let now = self.now();
+        let (now, certain) = (self.now(), self.certain());
         let cancelled = self.is_cancelled();
         let entry = &mut self.entries[nr];
         if cancelled || self.config.timeout.is_none() {
@@ -265,7 +323,7 @@ impl Oracle {
         let until = now + by;
         let clock = &mut entry.clock;
         let (expired, open) = match clock.deadline {
-            Some(deadline) => (now > deadline, now < deadline),
+            Some(deadline) => (certain > deadline, now < deadline),
             None => (false, true),
         };
         if granted {
@@ -402,14 +460,20 @@ impl Oracle {
     /// An attempt is over, and its update is nobody's business any more but the report's.
     pub(super) fn unsettled(&mut self, nr: usize) {
         self.entries[nr].state = State::Pending { due: None };
+        self.entries[nr].detached = false;
         self.busy -= usize::from(self.entries[nr].run == self.run.number);
     }
 
     pub(super) fn retry(&mut self, nr: usize, after: Duration) {
-        let now = self.now();
+        let (now, certain) = (self.now(), self.certain());
         let (closed, stopping) = (self.is_closed(), self.run.stopping);
+        let ending = self
+            .run
+            .deadline
+            .is_some_and(|at| certain <= at && at <= now);
         let entry = &mut self.entries[nr];
-        if self.run.deadline == Some(now) && entry.last_chance == LastChance::Yes {
+        entry.detached = false;
+        if ending && entry.last_chance == LastChance::Yes {
             // At this very instant it is failed or abandoned, whichever comes first.
             entry.last_chance = LastChance::Maybe;
         }
@@ -436,6 +500,7 @@ impl Oracle {
         let entry = &mut self.entries[nr];
         let busy = !matches!(entry.state, State::Pending { .. });
         entry.state = State::Done(ending);
+        entry.detached = false;
         entry.ended_at = now;
         if entry.run != self.run.number {
             return;

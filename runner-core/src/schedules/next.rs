@@ -1,8 +1,7 @@
-//! A task whose handler has waited starts the next one without the duty, and prepares its wait: clock
-//! and waker are known before anybody knows whether it waits.
+//! A worker whose update was pending takes the next one, without a spawn and without a permit.
 //!
-//! Keyed and free updates take two ways through the queue, so each test plays both. None bounds the
-//! workers, because nobody follows without the duty then.
+//! Updates with keys and without become ready in different ways, so each test plays both. No test bounds
+//! the workers, because a worker with a bound needs a permit for the next update.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,21 +28,20 @@ fn start(
     }
 }
 
-/// One slot, so that whoever is not first follows.
+/// One slot, so that every update but the first one follows another one.
 fn single() -> SinkOptions {
     SinkOptions::concurrent().concurrency(n(1))
 }
 
-/// Both ways, for a test that is told how many keys there are.
+/// Plays a test without keys and with one.
 fn both(test: impl AsyncFn(Threads, u32) -> World + Copy + Send + Sync + 'static) {
     for keys in [0, 1] {
         play(async move |threads| test(threads, keys).await);
     }
 }
 
-/// The timeout is shorter than what a handler may take before it waits without that its task looks.
 #[test]
-fn the_first_wait_of_a_follower_meets_its_time_out() {
+fn the_next_update_is_pending_when_its_timeout_comes() {
     both(async |threads, keys| {
         let world = World::new(&threads, keys, |id| match id {
             0 => Plan::Yields(1),
@@ -51,7 +49,7 @@ fn the_first_wait_of_a_follower_meets_its_time_out() {
         });
         world.log().bound = 1;
         let handle = start(&threads, &world, keys, &[2], single().timeout(MS / 2));
-        // A time-out that is lost is a deadlock.
+        // A timeout that is lost is a deadlock.
         world
             .until(|log| log.ends.len() + log.drops.len() == 2)
             .await;
@@ -64,9 +62,9 @@ fn the_first_wait_of_a_follower_meets_its_time_out() {
     });
 }
 
-/// As above, with a timeout that the task looks at, and several that follow each other.
+/// As above, with several that follow each other.
 #[test]
-fn followers_that_hang_or_end_at_the_instant_of_their_time_out() {
+fn updates_in_a_row_hang_or_end_at_the_instant_of_their_timeout() {
     both(async |threads, keys| {
         let world = World::new(&threads, keys, |id| match id % 3 {
             0 => Plan::Yields(1),
@@ -76,15 +74,15 @@ fn followers_that_hang_or_end_at_the_instant_of_their_time_out() {
         world.log().bound = 1;
         let handle = start(&threads, &world, keys, &[4, 2], single().timeout(MS * 2));
         let report = world.handle_all(handle, 6).await;
-        world.check_time_outs(&report);
+        world.check_timeouts(&report);
         assert!(report.counters.timed_out >= 2, "two of them hang");
         world
     });
 }
 
-/// Whoever is told to end while it is being prepared is woken all the same.
+/// A handler that is pending for the first time while the run ends is dropped all the same.
 #[test]
-fn the_first_wait_of_a_follower_meets_the_end_of_the_run() {
+fn the_next_update_is_pending_when_the_run_ends() {
     for timeout in [None, Some(MS * 100)] {
         both(async move |threads, keys| {
             let world = World::new(&threads, keys, |id| match id % 2 {
@@ -93,8 +91,8 @@ fn the_first_wait_of_a_follower_meets_the_end_of_the_run() {
             });
             world.log().bound = 1;
             let options = match timeout {
-                Some(timeout) => single().timeout(timeout),
                 None => single(),
+                Some(timeout) => single().timeout(timeout),
             };
             let handle = start(&threads, &world, keys, &[3], options);
             world.until(|log| log.supplied == 3).await;
@@ -104,17 +102,16 @@ fn the_first_wait_of_a_follower_meets_the_end_of_the_run() {
                 .await
                 .expect("nothing fails");
             world.check(&report);
-            // The second one hangs. If it is not woken it keeps its task for ever, and this test with
-            // it.
+            // The second one hangs. If it is not woken, this is a deadlock.
             assert!(report.counters.finished <= 2);
             world
         });
     }
 }
 
-/// One that is lowered leaves one slot for two who would both follow.
+/// Two workers would both take the next update, and one slot is left.
 #[test]
-fn two_follow_while_the_concurrency_is_lowered() {
+fn two_workers_go_on_while_the_concurrency_is_lowered() {
     both(async |threads, keys| {
         // Two keys, or two slots would be of no use.
         let world = World::new(&threads, 2 * keys, |id| match id % 3 {
@@ -134,7 +131,7 @@ fn two_follow_while_the_concurrency_is_lowered() {
             while limits.stats().in_flight > 1 {
                 yield_now().await;
             }
-            // Two had their slots already, and perhaps had not begun; nobody else gets one.
+            // Two had their slots already, and perhaps had not begun; no other gets one.
             let overlaps = watching.log().overlaps - before;
             assert!(
                 overlaps <= 2,
