@@ -229,6 +229,8 @@ struct Bench {
     tasks: Vec<Task>,
     idled: u64,
     held: BTreeMap<u64, Held>,
+    /// Names of updates that have left.
+    gone: Vec<Ticket>,
     phase: Phase,
     /// Whether the bound of those that wait was reached, and there was no room for a few since.
     choked: bool,
@@ -297,6 +299,7 @@ impl Bench {
             tasks: Vec::new(),
             idled: 0,
             held: BTreeMap::new(),
+            gone: Vec::new(),
             phase: Phase::Open,
             choked: false,
             expected: Counters::default(),
@@ -663,6 +666,7 @@ impl Bench {
         *gone += 1;
         if let Place::Started(_) = held.place {
             self.held.remove(&ticket.id);
+            self.gone.push(ticket);
         } else {
             held.attempt += 1;
         }
@@ -956,6 +960,9 @@ impl Bench {
                 };
                 assert_eq!(self.state.deadline(ticket), expected);
             }
+        }
+        for ticket in &self.gone {
+            assert_eq!(self.state.deadline(*ticket), None, "its place may be taken");
         }
         for scarce in [false, true] {
             let room = self.state.room(scarce).map(NonZeroUsize::get);
