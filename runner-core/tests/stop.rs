@@ -726,23 +726,29 @@ fn a_runtime_that_is_shut_down_may_drop_very_many_handlers() {
 /// A user who drives the run outside of the runtime sees its end, too.
 #[test]
 fn a_runtime_that_is_shut_down_under_a_driven_run_ends_it() {
-    let sim = SimRuntime::new(1);
-    let supplier = ScriptedSupplier::new(&sim).batch(0..5_u32);
-    let script = supplier.script();
-    let recorder = always(&sim, Plan::ok().sleep(LONG));
-    let mut runner = Runner::new(runtime(&sim), supplier, recorder).sink(concurrent(3));
-    let mut run = Box::pin(runner.run());
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    assert!(run.as_mut().poll(&mut cx).is_pending());
-    sim.run_until_idle();
-    sim.shut_down();
-    let std::task::Poll::Ready(Err(RunError::RuntimeGone { report })) = run.as_mut().poll(&mut cx)
-    else {
-        panic!("it goes on without a runtime");
-    };
-    assert_eq!(report.counters.abandoned, 5);
-    assert_eq!(report.confirmation, Confirmation::Failed);
-    assert_eq!(script.closes(), [0_usize; 0]);
+    // Without the first turn, tasks are dropped that were never polled.
+    for started in [false, true] {
+        let sim = SimRuntime::new(1);
+        let supplier = ScriptedSupplier::new(&sim).batch(0..5_u32);
+        let script = supplier.script();
+        let recorder = always(&sim, Plan::ok().sleep(LONG));
+        // One after the other, so that none has nothing to do.
+        let options = concurrent(3).workers(n(1));
+        let mut runner = Runner::new(runtime(&sim), supplier, recorder).sink(options);
+        let mut run = Box::pin(runner.run());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(run.as_mut().poll(&mut cx).is_pending());
+        if started {
+            sim.run_until_idle();
+        }
+        sim.shut_down();
+        let Poll::Ready(Err(RunError::RuntimeGone { report })) = run.as_mut().poll(&mut cx) else {
+            panic!("it goes on without a runtime");
+        };
+        assert_eq!(report.counters.abandoned, 5);
+        assert_eq!(report.confirmation, Confirmation::Failed);
+        assert_eq!(script.closes(), [0_usize; 0]);
+    }
 }
 
 /// A task that has nothing to do tells of it as well, whether or not it was just given something.

@@ -609,9 +609,13 @@ impl Bench {
         let ticket = self.tasks[task].ticket.expect("it has an update");
         let deciding = self.run_mut(ticket).deciding;
         let refused = self.held[&ticket.id].refused;
+        let ending = match refused {
+            true => Ending::Undecodable,
+            false => Ending::Failed,
+        };
         let outcome = match end {
             End::Done if !deciding && !refused => Outcome::Done,
-            end if deciding || self.decide(task) => end.outcome(Ending::Failed),
+            end if deciding || self.decide(task) => end.outcome(ending),
             _ => Outcome::Abandoned,
         };
         self.complete(task, outcome, pause);
