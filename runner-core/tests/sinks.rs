@@ -9,7 +9,7 @@ use std::{
 
 use common::{LONG, MS, SECOND, always, n, quiet, runtime};
 use runner_core::{
-    Cause, Delivery, Failure, Key, Runner, RunnerHandle, SinkOptions, Verdict,
+    Cause, Delivery, Failure, Key, Runner, RunnerHandle, Runtime, RuntimeExt, SinkOptions, Verdict,
     testing::{Plan, Recorder, Script, ScriptedSupplier, SimRuntime, Step, for_each_seed},
 };
 
@@ -306,6 +306,38 @@ fn a_full_sink_refills_from_its_prefetch_and_never_fetches_for_one_slot() {
         assert_eq!(handle.size(), 10);
         assert_eq!(log.finished().len(), 500);
     });
+}
+
+/// With little room, the next fetch waits until nothing is ready; then it must not wait for a handler.
+#[test]
+fn the_start_of_the_last_ready_update_makes_room() {
+    // The last one is started by a worker that comes for it, or by one that has completed another.
+    for (first, calls) in [(Plan::ok().block(LONG), 3), (Plan::ok().sleep(SECOND), 4)] {
+        let sim = SimRuntime::new(1);
+        let supplier = ScriptedSupplier::new(&sim)
+            .batch([0, 1, 2, 3])
+            .batch([10])
+            .batch([20]);
+        let script = supplier.script();
+        let recorder = Recorder::new(&sim, move |update: &Delivery<u32>| match **update {
+            10 => first.clone(),
+            20 => Plan::ok().block(LONG),
+            _ => Plan::hang(),
+        });
+        let options = SinkOptions::concurrent().concurrency(n(2)).workers(n(2));
+        let _handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(options.max_waiting(n(4)).prefetch(10))
+            .sequentialize(|update: &u32| [Key::chat(i64::from(update / 10))])
+            .start();
+        let (seen, clock, own) = (Arc::new(Mutex::new(0)), sim.clone(), script.clone());
+        let count = Arc::clone(&seen);
+        sim.spawn(Box::pin(async move {
+            clock.sleep(2 * SECOND).await;
+            *count.lock().unwrap() = own.calls().len();
+        }));
+        sim.advance(3 * SECOND);
+        assert_eq!(*seen.lock().unwrap(), calls);
+    }
 }
 
 #[test]

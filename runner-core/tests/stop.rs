@@ -529,6 +529,30 @@ fn a_time_out_after_the_limit_does_not_ask_the_policy() {
     });
 }
 
+/// Nothing can end it inside of the poll, and nothing would afterwards.
+#[test]
+fn a_handler_that_is_first_pending_after_the_limit_is_dropped() {
+    for_each_seed(20, |sim| {
+        let recorder = always(&sim, Plan::hang().block(3 * SECOND));
+        let log = recorder.log();
+        let (handle, _) = start(&sim, [0], recorder, concurrent(2).workers(n(2)));
+        let stopper = (sim.clone(), handle.clone());
+        sim.spawn(Box::pin(async move {
+            let (sim, handle) = stopper;
+            sim.sleep(SECOND).await;
+            drop(handle.stop_within(SECOND).await);
+        }));
+        sim.advance(10 * SECOND);
+        let entry = &log.entries()[0];
+        assert_eq!(
+            (entry.ended, entry.end),
+            (Some(3 * SECOND), Some(End::Dropped))
+        );
+        let report = ended(handle.stopped()).expect("it is over").unwrap();
+        assert!(report.abandoned[0].unresponsive);
+    });
+}
+
 #[test]
 fn nothing_starts_after_the_limit() {
     for_each_seed(50, |sim| {

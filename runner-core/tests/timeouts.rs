@@ -641,7 +641,10 @@ fn a_delivery_that_outlives_its_update_concerns_no_other_one() {
     for_each_seed(10, |sim| {
         let kept: Answers<Delivery<u32>> = answers();
         let keep = Arc::clone(&kept);
-        let supplier = ScriptedSupplier::new(&sim).batch([0, 1]);
+        let supplier = ScriptedSupplier::new(&sim)
+            .batch([0])
+            .wait(SECOND + MS)
+            .batch([1]);
         let state = (sim.clone(), keep);
         let handle = Runner::for_each_with(
             runtime(&sim),
