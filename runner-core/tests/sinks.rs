@@ -3,7 +3,8 @@
 mod common;
 
 use std::{
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex, OnceLock, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -199,25 +200,27 @@ fn a_detached_handler_is_told_of_and_a_callback_that_panics_harms_nothing() {
 
 #[test]
 fn a_callback_for_late_handlers_may_look_at_the_runner() {
-    let sim = SimRuntime::new(1);
-    let seen = Arc::new(Mutex::new(Vec::new()));
-    let log = Arc::clone(&seen);
-    let own = Arc::new(OnceLock::<RunnerHandle<u32>>::new());
-    let handle = Arc::clone(&own);
-    let supplier = ScriptedSupplier::new(&sim).batch([0]);
-    let options = SinkOptions::concurrent().timeout(SECOND);
-    let started = Runner::new(runtime(&sim), supplier, always(&sim, Plan::hang()))
-        .sink(options.detach_after_timeout(None))
-        .on_late(move |_| {
-            let handle = handle.get().expect("it was set");
-            log.lock().unwrap().push(handle.stats().detached);
-        })
-        .start();
-    assert!(own.set(started).is_ok());
-    sim.advance(2 * SECOND);
-    assert_eq!(*seen.lock().unwrap(), [1]);
-    let handle = own.get().expect("it was set");
-    drop(sim.block_on(handle.stop_within(Duration::ZERO)));
+    let (sender, ended) = mpsc::channel();
+    // A deadlock holds the thread forever, so the verdict comes from another one.
+    thread::spawn(move || {
+        let sim = SimRuntime::new(1);
+        let own = Arc::new(OnceLock::<RunnerHandle<u32>>::new());
+        let handle = Arc::clone(&own);
+        let supplier = ScriptedSupplier::new(&sim).batch([0]);
+        let options = SinkOptions::concurrent().timeout(SECOND);
+        let started = Runner::new(runtime(&sim), supplier, always(&sim, Plan::hang()))
+            .sink(options.detach_after_timeout(None))
+            .on_late(move |_| {
+                let handle = handle.get().expect("it was set");
+                let _ = sender.send(handle.stats().detached);
+            })
+            .start();
+        assert!(own.set(started).is_ok());
+        sim.advance(2 * SECOND);
+        let handle = own.get().expect("it was set");
+        drop(sim.block_on(handle.stop_within(Duration::ZERO)));
+    });
+    assert_eq!(ended.recv_timeout(60 * SECOND), Ok(1));
 }
 
 // Batch
