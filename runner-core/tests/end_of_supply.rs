@@ -187,15 +187,15 @@ fn a_failure_before_the_end_is_not_waited_out() {
 }
 
 /// Never answers otherwise, and ends for a while after the third call.
-struct Conflicts(u32, Arc<AtomicBool>);
+struct Conflicts(Arc<AtomicUsize>, Arc<AtomicBool>);
 
 impl UpdateSupplier for Conflicts {
     type Update = u32;
     type Error = SupplyError;
 
     async fn supply(&mut self, _: NonZeroUsize) -> Result<Vec<u32>, SupplyError> {
-        self.0 += 1;
-        self.1.store(self.0 == 3, Ordering::Relaxed);
+        let before = self.0.fetch_add(1, Ordering::Relaxed);
+        self.1.store(before == 2, Ordering::Relaxed);
         Err(SupplyError::conflict(Conflict::Poller, "another one"))
     }
 
@@ -207,13 +207,14 @@ impl UpdateSupplier for Conflicts {
 #[test]
 fn conflicts_count_on_after_the_end_as_after_a_stop() {
     let sim = SimRuntime::new(1);
-    let ended = Arc::<AtomicBool>::default();
-    let supplier = Conflicts(0, Arc::clone(&ended));
+    let (calls, ended) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
+    let supplier = Conflicts(Arc::clone(&calls), Arc::clone(&ended));
     let mut source = Source::new(runtime(&sim), supplier, SourceOptions::default());
     assert!(sim.block_on(source.next(n(1))).is_none());
     ended.store(false, Ordering::Relaxed);
     let error = sim.block_on(source.next(n(1))).unwrap().unwrap_err();
     assert!(matches!(error, SourceError::Poller { conflicts: 4, .. }));
+    assert_eq!(calls.load(Ordering::Relaxed), 4);
 }
 
 #[test]

@@ -489,6 +489,19 @@ fn a_policy_that_hangs_gives_its_update_up_after_half_a_minute() {
     );
 }
 
+#[test]
+fn a_policy_that_hangs_is_dropped_at_the_limit_of_a_stop() {
+    for_each_seed(10, |sim| {
+        let policy = |_: Failure<u32>| std::future::pending::<Verdict>();
+        let (handle, _, _) = run(&sim, [0], |_| Plan::fail("no"), slots(1), policy);
+        sim.advance(MS);
+        let report = sim.block_on(handle.stop_within(SECOND)).unwrap();
+        assert_eq!(sim.elapsed(), SECOND + MS);
+        assert_eq!((report.counters.failed, report.abandoned.len()), (0, 1));
+        assert!(!report.abandoned[0].unresponsive);
+    });
+}
+
 /// It keeps the slot of its update meanwhile, and cannot give itself more time.
 #[test]
 fn the_time_of_a_policy_cannot_be_extended() {

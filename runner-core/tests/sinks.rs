@@ -3,13 +3,14 @@
 mod common;
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock, mpsc},
+    thread,
     time::Duration,
 };
 
 use common::{LONG, MS, SECOND, always, n, quiet, runtime};
 use runner_core::{
-    Cause, Delivery, Failure, Key, Runner, RunnerHandle, SinkOptions, Verdict,
+    Cause, Delivery, Failure, Key, Runner, RunnerHandle, Runtime, RuntimeExt, SinkOptions, Verdict,
     testing::{Plan, Recorder, Script, ScriptedSupplier, SimRuntime, Step, for_each_seed},
 };
 
@@ -197,6 +198,31 @@ fn a_detached_handler_is_told_of_and_a_callback_that_panics_harms_nothing() {
     });
 }
 
+#[test]
+fn a_callback_for_late_handlers_may_look_at_the_runner() {
+    let (sender, ended) = mpsc::channel();
+    // A deadlock holds the thread forever, so the verdict comes from another one.
+    thread::spawn(move || {
+        let sim = SimRuntime::new(1);
+        let own = Arc::new(OnceLock::<RunnerHandle<u32>>::new());
+        let handle = Arc::clone(&own);
+        let supplier = ScriptedSupplier::new(&sim).batch([0]);
+        let options = SinkOptions::concurrent().timeout(SECOND);
+        let started = Runner::new(runtime(&sim), supplier, always(&sim, Plan::hang()))
+            .sink(options.detach_after_timeout(None))
+            .on_late(move |_| {
+                let handle = handle.get().expect("it was set");
+                let _ = sender.send(handle.stats().detached);
+            })
+            .start();
+        assert!(own.set(started).is_ok());
+        sim.advance(2 * SECOND);
+        let handle = own.get().expect("it was set");
+        drop(sim.block_on(handle.stop_within(Duration::ZERO)));
+    });
+    assert_eq!(ended.recv_timeout(60 * SECOND), Ok(1));
+}
+
 // Batch
 
 #[test]
@@ -283,6 +309,38 @@ fn a_full_sink_refills_from_its_prefetch_and_never_fetches_for_one_slot() {
         assert_eq!(handle.size(), 10);
         assert_eq!(log.finished().len(), 500);
     });
+}
+
+/// With little room, the next fetch waits until nothing is ready; then it must not wait for a handler.
+#[test]
+fn the_start_of_the_last_ready_update_makes_room() {
+    // The last one is started by a worker that comes for it, or by one that has completed another.
+    for (first, calls) in [(Plan::ok().block(LONG), 3), (Plan::ok().sleep(SECOND), 4)] {
+        let sim = SimRuntime::new(1);
+        let supplier = ScriptedSupplier::new(&sim)
+            .batch([0, 1, 2, 3])
+            .batch([10])
+            .batch([20]);
+        let script = supplier.script();
+        let recorder = Recorder::new(&sim, move |update: &Delivery<u32>| match **update {
+            10 => first.clone(),
+            20 => Plan::ok().block(LONG),
+            _ => Plan::hang(),
+        });
+        let options = SinkOptions::concurrent().concurrency(n(2)).workers(n(2));
+        let _handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(options.max_waiting(n(4)).prefetch(10))
+            .sequentialize(|update: &u32| [Key::chat(i64::from(update / 10))])
+            .start();
+        let (seen, clock, own) = (Arc::new(Mutex::new(0)), sim.clone(), script.clone());
+        let count = Arc::clone(&seen);
+        sim.spawn(Box::pin(async move {
+            clock.sleep(2 * SECOND).await;
+            *count.lock().unwrap() = own.calls().len();
+        }));
+        sim.advance(3 * SECOND);
+        assert_eq!(*seen.lock().unwrap(), calls);
+    }
 }
 
 #[test]

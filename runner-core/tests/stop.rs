@@ -529,6 +529,30 @@ fn a_time_out_after_the_limit_does_not_ask_the_policy() {
     });
 }
 
+/// Nothing can end it inside of the poll, and nothing would afterwards.
+#[test]
+fn a_handler_that_is_first_pending_after_the_limit_is_dropped() {
+    for_each_seed(20, |sim| {
+        let recorder = always(&sim, Plan::hang().block(3 * SECOND));
+        let log = recorder.log();
+        let (handle, _) = start(&sim, [0], recorder, concurrent(2).workers(n(2)));
+        let stopper = (sim.clone(), handle.clone());
+        sim.spawn(Box::pin(async move {
+            let (sim, handle) = stopper;
+            sim.sleep(SECOND).await;
+            drop(handle.stop_within(SECOND).await);
+        }));
+        sim.advance(10 * SECOND);
+        let entry = &log.entries()[0];
+        assert_eq!(
+            (entry.ended, entry.end),
+            (Some(3 * SECOND), Some(End::Dropped))
+        );
+        let report = ended(handle.stopped()).expect("it is over").unwrap();
+        assert!(report.abandoned[0].unresponsive);
+    });
+}
+
 #[test]
 fn nothing_starts_after_the_limit() {
     for_each_seed(50, |sim| {
@@ -726,23 +750,29 @@ fn a_runtime_that_is_shut_down_may_drop_very_many_handlers() {
 /// A user who drives the run outside of the runtime sees its end, too.
 #[test]
 fn a_runtime_that_is_shut_down_under_a_driven_run_ends_it() {
-    let sim = SimRuntime::new(1);
-    let supplier = ScriptedSupplier::new(&sim).batch(0..5_u32);
-    let script = supplier.script();
-    let recorder = always(&sim, Plan::ok().sleep(LONG));
-    let mut runner = Runner::new(runtime(&sim), supplier, recorder).sink(concurrent(3));
-    let mut run = Box::pin(runner.run());
-    let mut cx = Context::from_waker(std::task::Waker::noop());
-    assert!(run.as_mut().poll(&mut cx).is_pending());
-    sim.run_until_idle();
-    sim.shut_down();
-    let std::task::Poll::Ready(Err(RunError::RuntimeGone { report })) = run.as_mut().poll(&mut cx)
-    else {
-        panic!("it goes on without a runtime");
-    };
-    assert_eq!(report.counters.abandoned, 5);
-    assert_eq!(report.confirmation, Confirmation::Failed);
-    assert_eq!(script.closes(), [0_usize; 0]);
+    // Without the first turn, tasks are dropped that were never polled.
+    for started in [false, true] {
+        let sim = SimRuntime::new(1);
+        let supplier = ScriptedSupplier::new(&sim).batch(0..5_u32);
+        let script = supplier.script();
+        let recorder = always(&sim, Plan::ok().sleep(LONG));
+        // One after the other, so that none has nothing to do.
+        let options = concurrent(3).workers(n(1));
+        let mut runner = Runner::new(runtime(&sim), supplier, recorder).sink(options);
+        let mut run = Box::pin(runner.run());
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(run.as_mut().poll(&mut cx).is_pending());
+        if started {
+            sim.run_until_idle();
+        }
+        sim.shut_down();
+        let Poll::Ready(Err(RunError::RuntimeGone { report })) = run.as_mut().poll(&mut cx) else {
+            panic!("it goes on without a runtime");
+        };
+        assert_eq!(report.counters.abandoned, 5);
+        assert_eq!(report.confirmation, Confirmation::Failed);
+        assert_eq!(script.closes(), [0_usize; 0]);
+    }
 }
 
 /// A task that has nothing to do tells of it as well, whether or not it was just given something.

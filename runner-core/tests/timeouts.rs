@@ -225,6 +225,54 @@ fn a_handler_that_does_not_yield_keeps_slot_and_key_and_shows_as_unresponsive() 
     });
 }
 
+/// The command to end comes while they are inside a poll, and is for them alone.
+#[test]
+fn a_handler_that_returns_after_its_timeout_leaves_nothing_to_its_worker() {
+    for_each_seed(20, |sim| {
+        let supplier = ScriptedSupplier::new(&sim)
+            .batch([0])
+            .wait(20 * SECOND)
+            .batch([1]);
+        let plan = Plan::ok().sleep(SECOND).block(9 * SECOND);
+        let recorder = always(&sim, plan);
+        let log = recorder.log();
+        let handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(options().workers(n(1)))
+            .start();
+        sim.advance(LONG);
+        assert_eq!(log.finished(), [0, 1]);
+        assert_eq!(handle.stats().counters.timed_out, 0);
+    });
+}
+
+#[test]
+fn a_policy_has_its_own_time_when_its_handler_failed_after_its_timeout() {
+    for_each_seed(20, |sim| {
+        let supplier = ScriptedSupplier::new(&sim).batch([0]);
+        let recorder = Recorder::new(&sim, |update: &Delivery<u32>| {
+            match update.attempt().get() {
+                1 => Plan::fail("late").sleep(SECOND).block(9 * SECOND),
+                _ => Plan::ok(),
+            }
+        });
+        let clock = sim.clone();
+        let handle = Runner::new(runtime(&sim), supplier, recorder)
+            .sink(options())
+            .policy(move |failure: Failure<u32>| {
+                assert!(matches!(failure.cause, Cause::Error(_)));
+                let sleep = clock.sleep(SECOND);
+                async move {
+                    sleep.await;
+                    Verdict::Retry { after: SECOND }
+                }
+            })
+            .start();
+        sim.advance(LONG);
+        let counters = handle.stats().counters;
+        assert_eq!((counters.finished, counters.retried), (1, 1));
+    });
+}
+
 #[test]
 fn one_timer_serves_all_handlers() {
     let sim = SimRuntime::new(1);
@@ -585,6 +633,41 @@ fn an_extension_concerns_one_update_only() {
             .collect();
         ended.sort_unstable();
         assert_eq!(ended, [(0, 2), (1, 5), (2, 2), (3, 3), (4, 2)]);
+    });
+}
+
+#[test]
+fn a_delivery_that_outlives_its_update_concerns_no_other_one() {
+    for_each_seed(10, |sim| {
+        let kept: Answers<Delivery<u32>> = answers();
+        let keep = Arc::clone(&kept);
+        let supplier = ScriptedSupplier::new(&sim)
+            .batch([0])
+            .wait(SECOND + MS)
+            .batch([1]);
+        let state = (sim.clone(), keep);
+        let handle = Runner::for_each_with(
+            runtime(&sim),
+            supplier,
+            state,
+            |(sim, keep), update: Delivery<u32>| async move {
+                keep.lock().unwrap().push(update.clone());
+                sim.sleep(SECOND).await;
+                if *update == 1 {
+                    std::future::pending::<()>().await;
+                }
+            },
+        )
+        .sink(options().concurrency(n(1)))
+        .start();
+        sim.advance(2 * SECOND);
+        let first = kept.lock().unwrap()[0].clone();
+        assert_eq!(
+            (*first, first.deadline(), first.extend(LONG)),
+            (0, None, false)
+        );
+        sim.advance(2 * SECOND);
+        assert_eq!(handle.stats().counters.timed_out, 1);
     });
 }
 

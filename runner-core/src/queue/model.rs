@@ -229,6 +229,8 @@ struct Bench {
     tasks: Vec<Task>,
     idled: u64,
     held: BTreeMap<u64, Held>,
+    /// Names of updates that have left.
+    gone: Vec<Ticket>,
     phase: Phase,
     /// Whether the bound of those that wait was reached, and there was no room for a few since.
     choked: bool,
@@ -298,6 +300,7 @@ impl Bench {
             tasks: Vec::new(),
             idled: 0,
             held: BTreeMap::new(),
+            gone: Vec::new(),
             phase: Phase::Open,
             choked: false,
             expected: Counters::default(),
@@ -612,9 +615,13 @@ impl Bench {
         let ticket = self.tasks[task].ticket.expect("it has an update");
         let deciding = self.run_mut(ticket).deciding;
         let refused = self.held[&ticket.id].refused;
+        let ending = match refused {
+            true => Ending::Undecodable,
+            false => Ending::Failed,
+        };
         let outcome = match end {
             End::Done if !deciding && !refused => Outcome::Done,
-            end if deciding || self.decide(task) => end.outcome(Ending::Failed),
+            end if deciding || self.decide(task) => end.outcome(ending),
             _ => Outcome::Abandoned,
         };
         self.complete(task, outcome, pause);
@@ -669,6 +676,7 @@ impl Bench {
         *gone += 1;
         if let Place::Started(_) = held.place {
             self.held.remove(&ticket.id);
+            self.gone.push(ticket);
         } else {
             held.attempt += 1;
         }
@@ -975,6 +983,9 @@ impl Bench {
                 };
                 assert_eq!(self.state.deadline(ticket), expected);
             }
+        }
+        for ticket in &self.gone {
+            assert_eq!(self.state.deadline(*ticket), None, "its place may be taken");
         }
         for scarce in [false, true] {
             let room = self.state.room(scarce).map(NonZeroUsize::get);

@@ -1,13 +1,13 @@
-//! Removes one remedy at a time and requires that a test notices.
+//! Mutation tests: breaks the code in one place at a time, and requires that a test fails.
 //!
-//! Every file in `patches` names a trap, takes its remedy out of the code, and says which tests find
-//! that. This program does so in a copy of the tree, and fails unless every one of those tests does.
-//! A mutant that does not apply or does not compile proves nothing and is an error.
+//! Every file in `patches` is a mutant. It names a trap, removes what the code does against it, and lists the
+//! tests that must fail then. This program tries it in a copy of the tree. A mutant that does not apply or
+//! does not compile proves nothing, and is an error.
 //!
 //! ```sh
-//! cargo run -p mutants             # all of them, some minutes
+//! cargo run -p mutants             # all of them, half an hour
 //! cargo run -p mutants -- NAME..   # these
-//! cargo run -p mutants -- --check  # only whether they still apply
+//! cargo run -p mutants -- --check  # only whether they apply and their tests exist
 //! ```
 
 mod mutant;
@@ -42,7 +42,12 @@ fn run() -> Result<bool, Error> {
     let mutants = load(&own.join("patches"), &names)?;
     let mut applying = Vec::new();
     let mut all_well = true;
+    let sources = tree::sources(root)?;
     for mutant in mutants {
+        for test in mutant.caught_by.iter().filter(|it| !it.is_in(&sources)) {
+            println!("NO SUCH TEST    {}: {test}", mutant.name);
+            all_well = false;
+        }
         match mutant.apply(root) {
             Ok(changed) => applying.push((mutant, changed)),
             Err(error) => {
@@ -87,13 +92,13 @@ fn run() -> Result<bool, Error> {
         caught += usize::from(red);
         all_well &= red;
     }
-    // A test that is red anyway notices nothing. Last, because the copy is as it was by now.
+    // A test that always fails notices nothing. The copy is unchanged again by now.
     let mut tests: Vec<&Test> = applying.iter().flat_map(|(it, _)| &it.caught_by).collect();
     tests.sort_unstable();
     tests.dedup();
     for test in tests {
         if !matches!(tree.run(test, "unchanged")?, Run::Green) {
-            println!("{test}: NOT GREEN in the unchanged tree");
+            println!("{test}: FAILS in the unchanged tree");
             all_well = false;
         }
     }

@@ -1,9 +1,10 @@
-//! One mutant: what it takes out of the code, and who notices.
+//! One mutant: what it changes in the code, and which tests must fail.
 //!
 //! ```text
-//! trap: what goes wrong without the remedy
+//! trap: what goes wrong
 //! file: path/from/the/root.rs
 //! caught by: runner-core --test stop some_test
+//! caught by: runner-core --lib some::module::tests::some_test
 //! caught by: schedules handle::some_test
 //! <<<<
 //! text that occurs exactly once
@@ -12,8 +13,8 @@
 //! >>>>
 //! ```
 //!
-//! Texts are compared word by word, so that they survive another layout. A second `file:` is for the
-//! changes that follow it.
+//! White space does not count, so mutants survive formatting. A `file:` holds for the changes that follow it,
+//! up to the next one. `schedules` stands for the tests in `runner-core/src/schedules`.
 
 use std::{
     fmt, fs,
@@ -38,7 +39,7 @@ struct Change {
 /// A test that must fail.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Test {
-    /// Whether it explores schedules, which takes a build of its own.
+    /// Whether it explores the schedules of threads, which needs another build.
     pub(crate) explores: bool,
     pub(crate) package: String,
     /// `--lib`, or `--test` and its name.
@@ -89,7 +90,7 @@ impl Mutant {
         Ok(this)
     }
 
-    /// The changed files, each with its new text.
+    /// The changed files, with their new texts.
     pub(crate) fn apply(&self, root: &Path) -> Result<Vec<(PathBuf, String)>, Error> {
         let mut changed: Vec<(PathBuf, String)> = Vec::new();
         for change in &self.changes {
@@ -133,6 +134,13 @@ impl Test {
             _ => Err(format!("package, target and test are needed: {text}").into()),
         }
     }
+
+    /// Whether one of these source files has a function of its name.
+    pub(crate) fn is_in(&self, sources: &[String]) -> bool {
+        let function = self.name.rsplit("::").next().unwrap_or(&self.name);
+        let function = format!("fn {function}(");
+        sources.iter().any(|source| source.contains(&function))
+    }
 }
 
 impl fmt::Display for Test {
@@ -141,7 +149,8 @@ impl fmt::Display for Test {
     }
 }
 
-/// Where the words of `find` stand in `text`, one after the other; or how often they do.
+/// The place in `text` where the words of `find` follow each other. The error is how many such places there
+/// are.
 fn find_once(text: &str, find: &str) -> Result<(usize, usize), usize> {
     let words: Vec<&str> = find.split_whitespace().collect();
     let Some(first) = words.first() else {
@@ -171,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_text_is_found_in_another_layout_and_only_if_it_is_alone() {
+    fn a_text_is_found_in_another_layout_and_only_if_it_is_unique() {
         let text = "fn a() {\n    one(\n        two);\n}\n";
         let (start, end) = find_once(text, "one( two);").unwrap();
         assert_eq!(&text[start..end], "one(\n        two);");
@@ -181,13 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_says_what_and_where_and_who_notices() {
+    fn a_patch_names_trap_files_tests_and_changes() {
         let text = "trap: t\nfile: a.rs\ncaught by: schedules b::c\n\
                     caught by: runner-core --test d e\n<<<<\nx\n====\n>>>>\n";
         let mutant = Mutant::parse("name", text).unwrap();
         assert_eq!(mutant.caught_by[0].name, "schedules::b::c");
         assert_eq!(mutant.caught_by[1].target, ["--test", "d"]);
         assert_eq!(mutant.changes[0].replace, "");
+        let sources = ["async fn f() {}\nfn e() {}".to_owned()];
+        let exist = mutant.caught_by.iter().map(|test| test.is_in(&sources));
+        assert!(exist.eq([false, true]));
         assert!(Mutant::parse("name", "trap: t\n").is_err());
         assert!(Mutant::parse("name", "nonsense\n").is_err());
     }

@@ -1,4 +1,4 @@
-//! A copy of the tree that may be broken, and the tests of that copy.
+//! A copy of the source tree that mutants may break, and its tests.
 
 use std::{
     fs::{self, File},
@@ -10,13 +10,13 @@ use std::{
 
 use crate::{Error, mutant::Test};
 
-/// Longer than any of the tests takes, on a machine that is busy.
+/// Longer than any of the tests takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 pub(crate) struct Tree {
     path: PathBuf,
-    /// The folder of logs and of what is built. Not that of the original: cargo would take what was
-    /// built of the copy for up to date there, however much the original was changed since.
+    /// For logs and builds. The original tree has another one: in a common folder, cargo would mistake what
+    /// it built from the copy for a build of the original.
     target: PathBuf,
 }
 
@@ -24,14 +24,14 @@ pub(crate) struct Tree {
 pub(crate) enum Run {
     Green,
     Red,
-    /// It was given up.
+    /// It took too long.
     Endless,
     NoTest,
     NotBuilt,
 }
 
 impl Tree {
-    /// Copies what git knows of or would, as it is now.
+    /// Copies the working tree, without the files that git ignores.
     pub(crate) fn copy(root: &Path) -> Result<Self, Error> {
         let target = match std::env::var_os("CARGO_TARGET_DIR") {
             Some(target) => root.join(target),
@@ -42,22 +42,10 @@ impl Tree {
         if path.exists() {
             fs::remove_dir_all(&path)?;
         }
-        let listed = Command::new("git")
-            .args(["ls-files", "-z", "-co", "--exclude-standard"])
-            .current_dir(root)
-            .output()?;
-        if !listed.status.success() {
-            return Err("git cannot list the files of the tree".into());
-        }
-        for name in String::from_utf8(listed.stdout)?.split_terminator('\0') {
-            let from = root.join(name);
-            // One that was removed and is not committed.
-            if !from.is_file() {
-                continue;
-            }
-            let to = path.join(name);
+        for name in files(root)? {
+            let to = path.join(&name);
             fs::create_dir_all(to.parent().ok_or("a file has no folder")?)?;
-            fs::copy(from, to)?;
+            fs::copy(root.join(name), to)?;
         }
         Ok(Self { path, target })
     }
@@ -66,7 +54,7 @@ impl Tree {
         self.path.join(path)
     }
 
-    /// Builds one test as the tree is now and runs it. What it says is kept in `target/mutants`.
+    /// Builds and runs one test. Its output is kept in `target/mutants`.
     pub(crate) fn run(&self, test: &Test, mutant: &str) -> Result<Run, Error> {
         let log_name = format!("{mutant}-{}.log", test.name.replace("::", "-"));
         let log = self.target.join(log_name);
@@ -75,7 +63,7 @@ impl Tree {
             .args(["test", "--locked", "--no-run", "-p", &test.package])
             .args(&test.target)
             .current_dir(&self.path)
-            // Set by the cargo that runs this, for its own package.
+            // Set by the cargo that runs this program.
             .env_remove("CARGO_MANIFEST_DIR")
             .stdin(Stdio::null());
         let folder = if test.explores {
@@ -86,17 +74,17 @@ impl Tree {
         };
         cargo.env("CARGO_TARGET_DIR", self.target.join(folder));
         let built = cargo.output()?;
-        let said = String::from_utf8_lossy(&built.stderr);
+        let output = String::from_utf8_lossy(&built.stderr);
         if !built.status.success() {
-            fs::write(&log, &*said)?;
+            fs::write(&log, &*output)?;
             return Ok(Run::NotBuilt);
         }
-        let executable = said
+        let executable = output
             .lines()
             .filter_map(|line| line.trim().strip_prefix("Executable "))
             .filter_map(|line| line.rsplit_once('(')?.1.strip_suffix(')'))
             .next_back()
-            .ok_or("cargo has not told where the test is")?;
+            .ok_or("cargo did not print the path of the test")?;
         let out = File::create(&log)?;
         let child = Command::new(self.path.join(executable))
             .args(["--exact", &test.name])
@@ -109,16 +97,44 @@ impl Tree {
         let Some(status) = wait(child)? else {
             return Ok(Run::Endless);
         };
-        let said = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
+        let output = String::from_utf8_lossy(&fs::read(&log)?).into_owned();
         Ok(match status.success() {
-            true if said.contains("running 0 tests") => Run::NoTest,
+            true if output.contains("running 0 tests") => Run::NoTest,
             true => Run::Green,
             false => Run::Red,
         })
     }
 }
 
-/// Waits for the end of a test, but not for ever.
+/// The source files of the tree.
+pub(crate) fn sources(root: &Path) -> Result<Vec<String>, Error> {
+    let mut sources = Vec::new();
+    for name in files(root)? {
+        if name.ends_with(".rs") {
+            sources.push(fs::read_to_string(root.join(name))?);
+        }
+    }
+    Ok(sources)
+}
+
+/// The files of the working tree, but for those that git ignores.
+fn files(root: &Path) -> Result<Vec<String>, Error> {
+    let listed = Command::new("git")
+        .args(["ls-files", "-z", "-co", "--exclude-standard"])
+        .current_dir(root)
+        .output()?;
+    if !listed.status.success() {
+        return Err("git cannot list the files of the tree".into());
+    }
+    let names = String::from_utf8(listed.stdout)?;
+    // Git also lists files whose removal is not committed.
+    let names = names
+        .split_terminator('\0')
+        .filter(|name| root.join(name).is_file());
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// Waits until a test ends. `None` if it takes too long; then it is killed.
 fn wait(mut child: Child) -> Result<Option<ExitStatus>, Error> {
     let began = Instant::now();
     loop {
