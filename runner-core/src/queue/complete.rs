@@ -191,7 +191,7 @@ impl<U> State<U> {
             entry.blocked_by -= 1;
             if entry.blocked_by == 0 {
                 entry.state = Is::Ready;
-                intake.end_wait();
+                intake.remove_waiting();
                 ready.push(successor);
             }
         });

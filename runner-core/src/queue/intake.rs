@@ -63,13 +63,13 @@ impl Intake {
     }
 
     /// An update begins to wait for a key or for a retry.
-    pub(super) fn wait(&mut self) {
+    pub(super) fn add_waiting(&mut self) {
         self.waiting += 1;
         self.choked |= self.waiting >= self.max_waiting;
     }
 
     /// It does not wait any longer.
-    pub(super) fn end_wait(&mut self) {
+    pub(super) fn remove_waiting(&mut self) {
         self.waiting -= 1;
         // Otherwise every update that leaves would cause a call for one.
         let enough = self.worthwhile().clamp(1, (self.max_waiting / 2).max(1));
@@ -81,15 +81,15 @@ impl Intake {
     }
 
     /// An update begins to wait for a retry.
-    pub(super) fn wait_for_retry(&mut self) {
+    pub(super) fn add_retrying(&mut self) {
         self.retrying += 1;
-        self.wait();
+        self.add_waiting();
     }
 
     /// Its retry is due.
-    pub(super) fn end_wait_for_retry(&mut self) {
+    pub(super) fn remove_retrying(&mut self) {
         self.retrying -= 1;
-        self.end_wait();
+        self.remove_waiting();
     }
 
     /// Nothing waits any longer.

@@ -360,7 +360,7 @@ struct Handle<U: Send + Sync + 'static>(Arc<QueueShared<U>>);
 impl<U: Send + Sync + 'static> Drop for Handle<U> {
     fn drop(&mut self) {
         // The clock does the stopping, because that may spawn.
-        self.0.unreachable();
+        self.0.last_handle_dropped();
     }
 }
 

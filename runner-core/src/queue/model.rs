@@ -596,7 +596,7 @@ impl Bench {
             }
             Some(Command::TimeOut) => {
                 // It was polled once more, and is still pending.
-                let late = self.state.confirm_timeout(ticket);
+                let late = self.state.cancel_if_late(ticket);
                 assert_eq!(late, run.late == Some(Late::Cancelling));
                 if late {
                     self.run_mut(ticket).deciding = true;
@@ -693,7 +693,7 @@ impl Bench {
         self.tasks[task].mailbox.clear();
         let state = &mut self.state;
         let (measured, done) = (Some((now, 1)), matches!(outcome, Outcome::Done));
-        let may_go_on = !pause && state.workers.may_go_on(&mut permit);
+        let may_go_on = !pause && state.workers.acquire_permit(&mut permit);
         let mut started = None;
         if may_go_on && done {
             let replaced = state.replace(ticket, measured);
@@ -709,7 +709,7 @@ impl Bench {
                 assert!(started.is_some() || !permit);
             } else if pause {
                 let startable = state.startable();
-                state.workers.pause(startable, &mut permit);
+                state.workers.keep_permit(startable, &mut permit);
             }
         }
         assert!(

@@ -209,12 +209,12 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
         poll_fn(|cx| -> Poll<()> {
             loop {
                 let mut state = self.lock();
-                let abandoned = state.unreachable && state.phase == Phase::Open;
+                let forgotten = state.handles_dropped && state.phase == Phase::Open;
                 let next = state.timers.first();
                 let replaced = state.timers.watch(next, cx.waker());
                 drop(state);
                 drop(replaced);
-                if abandoned {
+                if forgotten {
                     self.stop();
                 }
                 let Some(next) = next else {
@@ -291,10 +291,10 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
     }
 
     /// Notes that no handle is left. The clock does the rest of a stop; without one, nothing is retried.
-    pub(super) fn unreachable(&self) {
+    pub(super) fn last_handle_dropped(&self) {
         let mut wakers = Wakers::default();
         let mut state = self.lock();
-        state.unreachable = true;
+        state.handles_dropped = true;
         state.workers.dismiss(&mut wakers);
         state.wake_waiters(&mut wakers);
         state.timers.wake_clock(&mut wakers);

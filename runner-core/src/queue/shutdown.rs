@@ -29,7 +29,7 @@ impl<U> State<U> {
             for ticket in retrying {
                 self.stop_timer(ticket);
                 self.entries[ticket.index as usize].last_attempt = true;
-                self.retry_is_due(ticket.index);
+                self.make_retry_due(ticket.index);
             }
             self.workers.dismiss(&mut effects.wakers);
             self.notify(effects);

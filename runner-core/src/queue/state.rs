@@ -68,7 +68,7 @@ pub(super) struct State<U> {
     /// How many batches are being added, slice by slice.
     pub(super) arriving: usize,
     /// Whether all handles to the queue were dropped, so that its clock has to stop it.
-    pub(super) unreachable: bool,
+    pub(super) handles_dropped: bool,
 }
 
 /// What the queue still accepts and starts.
@@ -140,7 +140,7 @@ impl<U> State<U> {
             fault_waiters: Waiters::new(),
             watcher: None,
             arriving: 0,
-            unreachable: false,
+            handles_dropped: false,
         }
     }
 
@@ -186,7 +186,7 @@ impl<U> State<U> {
         }
         if entry.blocked_by > 0 {
             entry.state = Is::Waiting;
-            self.intake.wait();
+            self.intake.add_waiting();
         } else {
             self.ready.push(index);
         }
@@ -292,7 +292,7 @@ impl<U> State<U> {
                 if self.workers.running == 0 {
                     self.revived = Some(now);
                 }
-                self.retry_is_due(ticket.index);
+                self.make_retry_due(ticket.index);
             } else {
                 self.time_out(ticket, now, effects);
             }
@@ -331,7 +331,7 @@ impl<U> State<U> {
 
     /// A late handler was polled once more and is still pending. `true` if it was given no more time
     /// meanwhile: then it must be dropped, and its update is `Deciding`.
-    pub(super) fn confirm_timeout(&mut self, ticket: Ticket) -> bool {
+    pub(super) fn cancel_if_late(&mut self, ticket: Ticket) -> bool {
         let entry = &mut self.entries[ticket.index as usize];
         let late = entry.state == Is::Late(Late::Cancelling);
         if late {
@@ -405,14 +405,14 @@ impl<U> State<U> {
     ) {
         let stopping = self.phase == Phase::Stopping;
         self.completion.counters.retried += 1;
-        self.intake.wait_for_retry();
+        self.intake.add_retrying();
         let entry = &mut self.entries[ticket.index as usize];
         entry.state = Is::Retrying;
         entry.attempt = entry.attempt.saturating_add(1);
         (entry.redelivered, entry.detached, entry.worker) = (entry.handled, false, None);
         entry.last_attempt = stopping;
         if stopping {
-            self.retry_is_due(ticket.index);
+            self.make_retry_due(ticket.index);
         } else {
             let due = now.checked_add(after).unwrap_or_else(|| far_future(now));
             self.set_timer(ticket, due, &mut effects.wakers);
@@ -420,8 +420,8 @@ impl<U> State<U> {
     }
 
     /// An update that waited for its next attempt may start.
-    pub(super) fn retry_is_due(&mut self, index: u32) {
-        self.intake.end_wait_for_retry();
+    pub(super) fn make_retry_due(&mut self, index: u32) {
+        self.intake.remove_retrying();
         self.entries[index as usize].state = Is::Ready;
         self.ready.push_retry(index);
     }
@@ -535,7 +535,7 @@ impl<U> State<U> {
 
     /// Whether updates may be added.
     pub(super) fn is_open(&self) -> bool {
-        self.phase == Phase::Open && !self.unreachable
+        self.phase == Phase::Open && !self.handles_dropped
     }
 
     /// Whether nothing starts any more.

@@ -204,7 +204,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
         }
         let mut state = self.shared.lock();
         self.mailbox.clear();
-        let may_go_on = !pause && state.workers.may_go_on(&mut self.permit);
+        let may_go_on = !pause && state.workers.acquire_permit(&mut self.permit);
         if matches!(outcome, Outcome::Done)
             && may_go_on
             && let Some((started, last)) = state.replace(ticket, measured)
@@ -224,7 +224,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
             started = state.start(&mut self.permit);
         } else if pause {
             let startable = state.startable();
-            state.workers.pause(startable, &mut self.permit);
+            state.workers.keep_permit(startable, &mut self.permit);
         }
         state.notify(&mut effects);
         let next = if pause && self.permit {
@@ -258,7 +258,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
         }
         let end = match command {
             Some(Command::Abandon) => Ok(Outcome::Abandoned),
-            Some(Command::TimeOut) if self.shared.lock().confirm_timeout(ticket) => {
+            Some(Command::TimeOut) if self.shared.lock().cancel_if_late(ticket) => {
                 Err(Cause::Timeout)
             }
             _ => return Poll::Pending,

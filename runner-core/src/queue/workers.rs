@@ -86,7 +86,7 @@ impl Workers {
 
     /// Whether a worker that has completed an update may start the next one. It takes a permit if it has
     /// to have one.
-    pub(super) fn may_go_on(&mut self, permit: &mut bool) -> bool {
+    pub(super) fn acquire_permit(&mut self, permit: &mut bool) -> bool {
         if *permit || !self.strict {
             return true;
         }
@@ -104,7 +104,7 @@ impl Workers {
     }
 
     /// The worker yields before its next update, so its permit counts as unused. It gets one if it has none.
-    pub(super) fn pause(&mut self, startable: usize, permit: &mut bool) {
+    pub(super) fn keep_permit(&mut self, startable: usize, permit: &mut bool) {
         if !*permit && startable > 0 {
             self.take_permit(permit);
         }
