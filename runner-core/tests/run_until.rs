@@ -136,7 +136,9 @@ fn the_stop_timeout_is_for_a_run_that_ends_for_another_reason_too() {
 fn a_bot_has_a_stop_timeout() {
     let sim = SimRuntime::new(8);
     let api = FakeApi::of_ids([0]).runtime(Arc::new(sim.clone()));
-    let bot = Bot::for_each(api, async |_: Delivery<i64>| std::future::pending().await);
+    let bot = Bot::for_each(api, async |_: Delivery<i64>| {
+        std::future::pending::<()>().await
+    });
     let bot = bot.stop_timeout(8 * SECOND);
     let mut runner = bot.into_runner(Arc::new(sim.clone()));
     let stops = stream::once(sim.sleep(SECOND));

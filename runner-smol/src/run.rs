@@ -11,8 +11,9 @@ use crate::{Smol, runtime::default_threads, signals::signals};
 /// Runs `bot` until Ctrl-C or SIGTERM, on an executor made for it, with as many threads as the
 /// machine can run at once.
 ///
-/// Blocks. The first signal stops gracefully: no update is fetched any more, those at hand are
-/// handled to their end and confirmed. The second one cancels what is left. Either way the report
+/// Blocks. The first signal stops gracefully: no update is fetched any more, those at hand are handled to
+/// their end and confirmed. [`Bot::stop_timeout`] limits how long that may take; set it where a service
+/// manager kills the process after a while. The second signal cancels what is left. Either way the report
 /// comes back, and says what was abandoned.
 ///
 /// Handlers run on the threads of the executor. Fetching and signals have this one to themselves, so
@@ -35,7 +36,7 @@ use crate::{Smol, runtime::default_threads, signals::signals};
 ///
 /// # After the end
 ///
-/// The threads end, and are waited for for at most a second. Signals stay caught, so Ctrl-C no longer
+/// The threads end, and are waited for for at most half a second. Signals stay caught, so Ctrl-C no longer
 /// ends the process by itself; this cannot be undone.
 ///
 /// # Errors
@@ -178,5 +179,6 @@ impl Drop for ShutDown {
     }
 }
 
-/// How long tasks that are none of the runner's may take to be dropped.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long tasks that are none of the runner's may take to be dropped. Short, because it adds to
+/// [`Bot::stop_timeout`].
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);

@@ -14,8 +14,9 @@ use crate::{Tokio, signals::signals};
 
 /// Runs `bot` until Ctrl-C or SIGTERM, on a multi-threaded tokio runtime made for it.
 ///
-/// Blocks. The first signal stops gracefully: no update is fetched any more, those at hand are
-/// handled to their end and confirmed. The second one cancels what is left. Either way the report
+/// Blocks. The first signal stops gracefully: no update is fetched any more, those at hand are handled to
+/// their end and confirmed. [`Bot::stop_timeout`] limits how long that may take; set it where a service
+/// manager kills the process after a while. The second signal cancels what is left. Either way the report
 /// comes back, and says what was abandoned.
 ///
 /// Handlers run on as many threads as the machine can run at once. Fetching, timeouts and signals have
@@ -40,7 +41,7 @@ use crate::{Tokio, signals::signals};
 /// # After the end
 ///
 /// The runtime is shut down: tasks that handlers have spawned are dropped, and waited for for at most
-/// a second. Signals stay caught, so Ctrl-C no longer ends the process by itself; this cannot be
+/// half a second. Signals stay caught, so Ctrl-C no longer ends the process by itself; this cannot be
 /// undone.
 ///
 /// # Errors
@@ -196,5 +197,6 @@ impl Runtime for Apart {
     }
 }
 
-/// How long tasks that are none of the runner's may take to be dropped.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long tasks that are none of the runner's may take to be dropped. Short, because it adds to
+/// [`Bot::stop_timeout`].
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);

@@ -84,6 +84,7 @@ pub struct Runner<S: UpdateSupplier, C> {
     pub(crate) parts: QueueParts<S::Update>,
     /// Set with a sink of the user's.
     gathering: Option<Arc<dyn Gathering>>,
+    pub(crate) stop_timeout: Option<Duration>,
     control: Arc<Control<S::Update>>,
     _unstarted: UnstartedGuard<S::Update>,
 }
@@ -100,6 +101,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             consumer: Arc::new(consumer),
             parts: QueueParts::default(),
             gathering: None,
+            stop_timeout: None,
         }
     }
 

@@ -13,8 +13,21 @@ use super::{Report, RunError, Runner};
 use crate::{UpdateConsumer, UpdateSupplier, trace::info};
 
 impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
+    /// How long the stop that [`run_until`](Self::run_until) makes may take. After that, the handlers that
+    /// are left are cancelled, as [`stop_within`](crate::RunnerHandle::stop_within) does. Default: no limit,
+    /// it waits for the slowest handler.
+    ///
+    /// The limits of [`timeout`](crate::SinkOptions::timeout) and of a stop by a handle hold as well, and the
+    /// earliest counts.
+    #[must_use]
+    pub fn stop_timeout(mut self, limit: Duration) -> Self {
+        self.stop_timeout = Some(limit);
+        self
+    }
+
     /// As [`run`](Self::run), and stops at the first item of `stops`: gracefully, as
-    /// [`RunnerHandle::stop`](crate::RunnerHandle::stop) does. The second item cancels what is left, as
+    /// [`RunnerHandle::stop`](crate::RunnerHandle::stop) does, or within the
+    /// [`stop_timeout`](Self::stop_timeout). The second item cancels what is left, as
     /// [`stop_within(ZERO)`](crate::RunnerHandle::stop_within) does.
     ///
     /// Made for the signals that end a process: people press Ctrl-C once more when the first one
@@ -48,6 +61,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         stops: impl Stream + Send,
     ) -> Result<Report<S::Update>, RunError<S::Update>> {
         let handle = self.handle();
+        let limit = self.stop_timeout;
         let mut stops = pin!(stops);
         let mut run = pin!(self.run());
         let mut signals = 0;
@@ -68,8 +82,11 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             while signals < 2 && next_signal(cx) {
                 signals += 1;
                 if signals == 1 {
-                    info!("shutdown requested, draining; send the signal again to abort");
-                    drop(handle.stop());
+                    info!(
+                        limit = ?limit,
+                        "shutdown requested, draining; send the signal again to abort"
+                    );
+                    drop(limit.map_or_else(|| handle.stop(), |limit| handle.stop_within(limit)));
                 } else {
                     info!("second signal, aborting");
                     drop(handle.stop_within(Duration::ZERO));
