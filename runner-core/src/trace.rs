@@ -24,6 +24,15 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
+/// Whether anybody listens to what is logged.
+pub(crate) fn has_subscriber() -> bool {
+    #[cfg(feature = "tracing")]
+    let set = tracing::dispatcher::has_been_set();
+    #[cfg(not(feature = "tracing"))]
+    let set = false;
+    set
+}
+
 #[cfg(feature = "tracing")]
 #[allow(unused_imports, reason = "the set is complete, whoever uses it")]
 pub(crate) use tracing::{debug, error, info, warn};

@@ -19,6 +19,9 @@ use crate::{Smol, runtime::default_threads, signals::signals};
 /// Handlers run on the threads of the executor. Fetching and signals have this one to themselves, so
 /// that handlers which block their threads delay each other, but never these.
 ///
+/// Without a subscriber of `tracing`, it says on stderr when updates cannot be fetched; see
+/// [`Runner::warn_on_stderr`](runner_core::Runner::warn_on_stderr).
+///
 /// For a `fn main` without smol; in async code, await [`serve`] or [`serve_on`].
 ///
 /// ```
@@ -78,7 +81,7 @@ where
 {
     let runtime = Smol::try_with_threads(default_threads())
         .map_err(|error| RunError::setup("start the threads of the runtime", error))?;
-    let result = block_on(on(runtime.clone(), bot, started));
+    let result = block_on(on(runtime.clone(), bot, started, true));
     runtime.shut_down();
     // But not for longer: a handler may block its thread for ever.
     runtime.wait_for_threads(SHUTDOWN_TIMEOUT);
@@ -106,7 +109,7 @@ where
     let runtime = Smol::try_with_threads(default_threads())
         .map_err(|error| RunError::setup("start the threads of the runtime", error))?;
     let _end = ShutDown(runtime.clone());
-    on(runtime, bot, drop).await
+    on(runtime, bot, drop, false).await
 }
 
 /// Runs `bot` until Ctrl-C or SIGTERM, on an executor that exists already.
@@ -150,13 +153,14 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
-    on(Smol::on(executor), bot, drop).await
+    on(Smol::on(executor), bot, drop, false).await
 }
 
 async fn on<G, C>(
     runtime: Smol,
     bot: Bot<G, C>,
     started: impl FnOnce(RunnerHandle<G::Raw>),
+    owns_process: bool,
 ) -> Result<Report<G::Raw>, RunError<G::Raw>>
 where
     G: GetUpdates,
@@ -165,6 +169,10 @@ where
     // Before the first fetch, so that no update is at risk when this fails.
     let stops = signals().map_err(|error| RunError::setup("listen for signals", error))?;
     let mut runner = bot.into_runner(Arc::new(runtime));
+    if owns_process {
+        // A larger program has a log of its own.
+        runner = runner.warn_on_stderr();
+    }
     started(runner.handle());
     runner.run_until(stops).await
 }

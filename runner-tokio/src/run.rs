@@ -23,6 +23,9 @@ use crate::{Tokio, signals::signals};
 /// this one to themselves, so that handlers which block their threads delay each other, but never
 /// these.
 ///
+/// Without a subscriber of `tracing`, it says on stderr when updates cannot be fetched; see
+/// [`Runner::warn_on_stderr`](runner_core::Runner::warn_on_stderr).
+///
 /// For a `fn main` without tokio; in an `async fn main`, await [`serve`].
 ///
 /// ```
@@ -107,7 +110,7 @@ where
         handlers: Tokio::new(threads.handle().clone()),
         here: Tokio::new(here.handle().clone()),
     };
-    let result = here.block_on(on(apart, bot, started));
+    let result = here.block_on(on(apart, bot, started, true));
     // Not merely dropped: that would wait for a handler that blocks its thread for ever.
     threads.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
@@ -153,13 +156,14 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
-    on(Tokio::current(), bot, drop).await
+    on(Tokio::current(), bot, drop, false).await
 }
 
 async fn on<G, C>(
     runtime: impl Runtime,
     bot: Bot<G, C>,
     started: impl FnOnce(RunnerHandle<G::Raw>),
+    owns_process: bool,
 ) -> Result<Report<G::Raw>, RunError<G::Raw>>
 where
     G: GetUpdates,
@@ -168,6 +172,10 @@ where
     // Before the first fetch, so that no update is at risk when this fails.
     let stops = signals().map_err(|error| RunError::setup("listen for signals", error))?;
     let mut runner = bot.into_runner(Arc::new(runtime));
+    if owns_process {
+        // A larger program has a log of its own.
+        runner = runner.warn_on_stderr();
+    }
     started(runner.handle());
     runner.run_until(stops).await
 }

@@ -5,6 +5,7 @@ mod custom_sink;
 mod guards;
 mod handle;
 mod health;
+mod outage;
 mod report;
 mod run;
 mod until;
@@ -85,6 +86,7 @@ pub struct Runner<S: UpdateSupplier, C> {
     /// Set with a sink of the user's.
     gathering: Option<Arc<dyn Gathering>>,
     pub(crate) stop_timeout: Option<Duration>,
+    warn_on_stderr: bool,
     control: Arc<Control<S::Update>>,
     _unstarted: UnstartedGuard<S::Update>,
 }
@@ -102,6 +104,7 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             parts: QueueParts::default(),
             gathering: None,
             stop_timeout: None,
+            warn_on_stderr: false,
         }
     }
 

@@ -1,15 +1,16 @@
 //! Runs that end at a signal: [`Runner::run_until`].
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures::Stream;
 
-use super::{Report, RunError, Runner};
+use super::{Report, RunError, Runner, outage};
 use crate::{UpdateConsumer, UpdateSupplier, trace::info};
 
 impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
@@ -22,6 +23,18 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     #[must_use]
     pub fn stop_timeout(mut self, limit: Duration) -> Self {
         self.stop_timeout = Some(limit);
+        self
+    }
+
+    /// Lets [`run_until`](Self::run_until) say on stderr that updates cannot be fetched, if the process has no
+    /// subscriber of `tracing` that logs it.
+    ///
+    /// One line once there was no answer for 5 s after a failure, one when updates are fetched again, and one at
+    /// the end if the last call has failed. For a bot that is a process of its own; `run` of the runtime crates
+    /// does this. Default: off.
+    #[must_use]
+    pub fn warn_on_stderr(mut self) -> Self {
+        self.warn_on_stderr = true;
         self
     }
 
@@ -62,6 +75,13 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
     ) -> Result<Report<S::Update>, RunError<S::Update>> {
         let handle = self.handle();
         let limit = self.stop_timeout;
+        let control = self.warn_on_stderr.then(|| Arc::clone(&self.control));
+        let mut watching = pin!(async {
+            match &control {
+                Some(control) => outage::watch(control).await,
+                None => pending().await,
+            }
+        });
         let mut stops = pin!(stops);
         let mut run = pin!(self.run());
         let mut signals = 0;
@@ -74,11 +94,12 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             ended |= matches!(next, Poll::Ready(None));
             matches!(next, Poll::Ready(Some(_)))
         };
-        poll_fn(|cx| {
+        let result = poll_fn(|cx| {
             // Before the first poll there is no run to stop.
             if let Poll::Ready(result) = run.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }
+            let _: Poll<()> = watching.as_mut().poll(cx);
             while signals < 2 && next_signal(cx) {
                 signals += 1;
                 if signals == 1 {
@@ -95,6 +116,10 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             // A stop wakes this task.
             Poll::Pending
         })
-        .await
+        .await;
+        if let (Some(control), Ok(report)) = (&control, &result) {
+            outage::end(control, report);
+        }
+        result
     }
 }
