@@ -18,7 +18,7 @@ use crate::{
 /// # Defaults
 ///
 /// Up to 500 updates at once; updates of the same chat one after the other
-/// ([`GetUpdates::default_key`]); no timeout; a failing update is logged and given up; a long poll
+/// ([`GetUpdates::default_key`]); no timeouts; a failing update is logged and given up; a long poll
 /// of 30 s, retried without a limit while the server cannot be reached.
 ///
 /// ```
@@ -50,6 +50,7 @@ pub struct Bot<G: GetUpdates, C> {
     source: SourceOptions,
     fetch: FetchOptions,
     gathering: Option<Arc<dyn Gathering>>,
+    stop_timeout: Option<Duration>,
 }
 
 impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
@@ -65,6 +66,7 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
             source: SourceOptions::default(),
             fetch: FetchOptions::default(),
             gathering: None,
+            stop_timeout: None,
         }
     }
 
@@ -141,6 +143,31 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
         self
     }
 
+    /// How long the stop after a signal may take, with `run` and `serve` of a runtime crate and with
+    /// [`Runner::run_until`]. After that, the handlers that are left are cancelled, and the report lists
+    /// their updates. Default: no limit, a stop waits for the slowest handler.
+    ///
+    /// Whatever handlers do, the report follows at most 1 s after the limit, and `run` returns at most 0.5 s
+    /// later. So set it 2 s below the time after which the service manager kills the process: 8 s for Docker
+    /// (10 s), 28 s for Kubernetes (30 s), 88 s for systemd (90 s). Without such a manager nothing has to end
+    /// by then, which is why there is no default.
+    ///
+    /// ```
+    /// # use runner_core::{Delivery, testing::FakeApi};
+    /// # let api = FakeApi::of_ids([]);
+    /// use std::time::Duration;
+    /// use runner_core::Bot;
+    ///
+    /// let bot = Bot::for_each(api, async |_: Delivery<i64>| {})
+    ///     .stop_timeout(Duration::from_secs(8)); // `docker stop` kills after 10 s
+    /// # let _ = bot;
+    /// ```
+    #[must_use]
+    pub fn stop_timeout(mut self, limit: Duration) -> Self {
+        self.stop_timeout = Some(limit);
+        self
+    }
+
     /// The runner that does all of this on `runtime`.
     pub fn into_runner(
         self,
@@ -153,6 +180,7 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
             source,
             fetch,
             gathering,
+            stop_timeout,
         } = self;
         let fetcher = UpdateFetcher::new(Arc::clone(&runtime), api).options(fetch);
         let consumer = Decode::<G, C> {
@@ -161,6 +189,7 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
         };
         let mut runner = Runner::new(runtime, fetcher, consumer).source(source);
         runner.parts = parts;
+        runner.stop_timeout = stop_timeout;
         if let Some(gathering) = gathering {
             runner.attach(gathering);
         }
@@ -218,6 +247,7 @@ impl<G: GetUpdates, C> fmt::Debug for Bot<G, C> {
             .field("sink", &self.parts.limits)
             .field("source", &self.source)
             .field("fetch", &self.fetch)
+            .field("stop_timeout", &self.stop_timeout)
             .finish_non_exhaustive()
     }
 }

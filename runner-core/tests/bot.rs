@@ -143,7 +143,7 @@ fn an_update_that_cannot_be_decoded_costs_no_other_one() {
             (3, 1, 1)
         );
         let expected = [
-            (1, "the update cannot be decoded".to_owned()),
+            (1, "the update cannot be decoded: not an update".to_owned()),
             (3, "the handler panicked: while decoding".to_owned()),
         ];
         assert_eq!(*failures.lock().unwrap(), expected);

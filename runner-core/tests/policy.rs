@@ -159,6 +159,41 @@ fn a_policy_may_take_its_time() {
     });
 }
 
+#[test]
+fn a_cause_shows_its_error_and_a_chain_of_sources_shows_it_once() {
+    fn chain(error: &dyn Error) -> String {
+        match error.source() {
+            Some(source) => format!("{error}: {}", chain(source)),
+            None => error.to_string(),
+        }
+    }
+    // Its text leaves out its source, as is usual.
+    #[derive(Debug)]
+    struct NotStored(BoxError);
+    impl fmt::Display for NotStored {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("not stored")
+        }
+    }
+    impl Error for NotStored {
+        fn source(&self) -> Option<&(dyn Error + 'static)> {
+            Some(&*self.0)
+        }
+    }
+    let error = || NotStored("the database is gone".into());
+    let failed = Cause::Error(Arc::new(error()));
+    assert_eq!(failed.to_string(), "the handler failed: not stored");
+    let text = "the handler failed: not stored: the database is gone";
+    assert_eq!(chain(&failed), text);
+
+    let undecodable = "the update cannot be decoded: not stored";
+    let cause = Cause::Undecodable(Arc::new(error()));
+    for error in [&cause as &dyn Error, &Undecodable::new(error())] {
+        assert_eq!(error.to_string(), undecodable);
+        assert_eq!(chain(error), format!("{undecodable}: the database is gone"));
+    }
+}
+
 // Retry
 
 #[test]
@@ -356,7 +391,10 @@ fn a_policy_may_end_the_run_and_its_update_stays_unsettled() {
             panic!("{error:?}");
         };
         assert_eq!(error.source().unwrap().to_string(), cause.to_string());
-        assert_eq!(cause.source().unwrap().to_string(), "the database is gone");
+        assert_eq!(
+            cause.to_string(),
+            "the handler failed: the database is gone"
+        );
         // What ran came to its end, nothing else began, and nothing overtook.
         assert_eq!(log.started(), [0, 10, 20]);
         let listed: Vec<_> = report

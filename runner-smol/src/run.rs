@@ -11,12 +11,16 @@ use crate::{Smol, runtime::default_threads, signals::signals};
 /// Runs `bot` until Ctrl-C or SIGTERM, on an executor made for it, with as many threads as the
 /// machine can run at once.
 ///
-/// Blocks. The first signal stops gracefully: no update is fetched any more, those at hand are
-/// handled to their end and confirmed. The second one cancels what is left. Either way the report
+/// Blocks. The first signal stops gracefully: no update is fetched any more, those at hand are handled to
+/// their end and confirmed. [`Bot::stop_timeout`] limits how long that may take; set it where a service
+/// manager kills the process after a while. The second signal cancels what is left. Either way the report
 /// comes back, and says what was abandoned.
 ///
 /// Handlers run on the threads of the executor. Fetching and signals have this one to themselves, so
 /// that handlers which block their threads delay each other, but never these.
+///
+/// Without a subscriber of `tracing`, it says on stderr when updates cannot be fetched; see
+/// [`Runner::warn_on_stderr`](runner_core::Runner::warn_on_stderr).
 ///
 /// For a `fn main` without smol; in async code, await [`serve`] or [`serve_on`].
 ///
@@ -35,7 +39,7 @@ use crate::{Smol, runtime::default_threads, signals::signals};
 ///
 /// # After the end
 ///
-/// The threads end, and are waited for for at most a second. Signals stay caught, so Ctrl-C no longer
+/// The threads end, and are waited for for at most half a second. Signals stay caught, so Ctrl-C no longer
 /// ends the process by itself; this cannot be undone.
 ///
 /// # Errors
@@ -77,7 +81,7 @@ where
 {
     let runtime = Smol::try_with_threads(default_threads())
         .map_err(|error| RunError::setup("start the threads of the runtime", error))?;
-    let result = block_on(on(runtime.clone(), bot, started));
+    let result = block_on(on(runtime.clone(), bot, started, true));
     runtime.shut_down();
     // But not for longer: a handler may block its thread for ever.
     runtime.wait_for_threads(SHUTDOWN_TIMEOUT);
@@ -105,7 +109,7 @@ where
     let runtime = Smol::try_with_threads(default_threads())
         .map_err(|error| RunError::setup("start the threads of the runtime", error))?;
     let _end = ShutDown(runtime.clone());
-    on(runtime, bot, drop).await
+    on(runtime, bot, drop, false).await
 }
 
 /// Runs `bot` until Ctrl-C or SIGTERM, on an executor that exists already.
@@ -149,13 +153,14 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
-    on(Smol::on(executor), bot, drop).await
+    on(Smol::on(executor), bot, drop, false).await
 }
 
 async fn on<G, C>(
     runtime: Smol,
     bot: Bot<G, C>,
     started: impl FnOnce(RunnerHandle<G::Raw>),
+    owns_process: bool,
 ) -> Result<Report<G::Raw>, RunError<G::Raw>>
 where
     G: GetUpdates,
@@ -164,6 +169,10 @@ where
     // Before the first fetch, so that no update is at risk when this fails.
     let stops = signals().map_err(|error| RunError::setup("listen for signals", error))?;
     let mut runner = bot.into_runner(Arc::new(runtime));
+    if owns_process {
+        // A larger program has a log of its own.
+        runner = runner.warn_on_stderr();
+    }
     started(runner.handle());
     runner.run_until(stops).await
 }
@@ -178,5 +187,6 @@ impl Drop for ShutDown {
     }
 }
 
-/// How long tasks that are none of the runner's may take to be dropped.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long tasks that are none of the runner's may take to be dropped. Short, because it adds to
+/// [`Bot::stop_timeout`].
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);

@@ -14,13 +14,17 @@ use crate::{Tokio, signals::signals};
 
 /// Runs `bot` until Ctrl-C or SIGTERM, on a multi-threaded tokio runtime made for it.
 ///
-/// Blocks. The first signal stops gracefully: no update is fetched any more, those at hand are
-/// handled to their end and confirmed. The second one cancels what is left. Either way the report
+/// Blocks. The first signal stops gracefully: no update is fetched any more, those at hand are handled to
+/// their end and confirmed. [`Bot::stop_timeout`] limits how long that may take; set it where a service
+/// manager kills the process after a while. The second signal cancels what is left. Either way the report
 /// comes back, and says what was abandoned.
 ///
 /// Handlers run on as many threads as the machine can run at once. Fetching, timeouts and signals have
 /// this one to themselves, so that handlers which block their threads delay each other, but never
 /// these.
+///
+/// Without a subscriber of `tracing`, it says on stderr when updates cannot be fetched; see
+/// [`Runner::warn_on_stderr`](runner_core::Runner::warn_on_stderr).
 ///
 /// For a `fn main` without tokio; in an `async fn main`, await [`serve`].
 ///
@@ -40,7 +44,7 @@ use crate::{Tokio, signals::signals};
 /// # After the end
 ///
 /// The runtime is shut down: tasks that handlers have spawned are dropped, and waited for for at most
-/// a second. Signals stay caught, so Ctrl-C no longer ends the process by itself; this cannot be
+/// half a second. Signals stay caught, so Ctrl-C no longer ends the process by itself; this cannot be
 /// undone.
 ///
 /// # Errors
@@ -106,7 +110,7 @@ where
         handlers: Tokio::new(threads.handle().clone()),
         here: Tokio::new(here.handle().clone()),
     };
-    let result = here.block_on(on(apart, bot, started));
+    let result = here.block_on(on(apart, bot, started, true));
     // Not merely dropped: that would wait for a handler that blocks its thread for ever.
     threads.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
@@ -152,13 +156,14 @@ where
     G: GetUpdates,
     C: UpdateConsumer<G::Update>,
 {
-    on(Tokio::current(), bot, drop).await
+    on(Tokio::current(), bot, drop, false).await
 }
 
 async fn on<G, C>(
     runtime: impl Runtime,
     bot: Bot<G, C>,
     started: impl FnOnce(RunnerHandle<G::Raw>),
+    owns_process: bool,
 ) -> Result<Report<G::Raw>, RunError<G::Raw>>
 where
     G: GetUpdates,
@@ -167,6 +172,10 @@ where
     // Before the first fetch, so that no update is at risk when this fails.
     let stops = signals().map_err(|error| RunError::setup("listen for signals", error))?;
     let mut runner = bot.into_runner(Arc::new(runtime));
+    if owns_process {
+        // A larger program has a log of its own.
+        runner = runner.warn_on_stderr();
+    }
     started(runner.handle());
     runner.run_until(stops).await
 }
@@ -196,5 +205,6 @@ impl Runtime for Apart {
     }
 }
 
-/// How long tasks that are none of the runner's may take to be dropped.
-const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long tasks that are none of the runner's may take to be dropped. Short, because it adds to
+/// [`Bot::stop_timeout`].
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);

@@ -55,6 +55,40 @@
 
 pub use runner_core::*;
 
+/// What most bots need, for `use runner::prelude::*;`.
+///
+/// Types only. A `use runner::*;` also brings the modules `runner::tokio`, `runner::smol` and `runner::http`,
+/// which hide the crates with these names.
+///
+#[cfg_attr(all(feature = "tokio", feature = "http"), doc = "```no_run")]
+#[cfg_attr(not(all(feature = "tokio", feature = "http")), doc = "```ignore")]
+/// use std::time::Duration;
+/// use runner::prelude::*;
+///
+/// async fn handle(api: BotApi, update: Delivery<Update>) -> Result<(), ApiError> {
+///     if let (Some(chat), Some(text)) = (update.chat_id(), update.text()) {
+///         tokio::time::sleep(Duration::from_secs(1)).await;
+///         api.send_message(chat, text).await?;
+///     }
+///     Ok(())
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let api = BotApi::from_env("BOT_TOKEN")?;
+///     println!("{}", runner::tokio::run(Bot::for_each_with(api.clone(), api, handle))?);
+///     Ok(())
+/// }
+/// ```
+pub mod prelude {
+    pub use runner_core::{
+        Abandoned, Bot, BoxError, Cause, Delivery, ErrorPolicy, Failure, Fate, FetchOptions, Key,
+        Report, RunError, Runner, RunnerHandle, SinkOptions, SourceOptions, Undecodable,
+        UpdateConsumer, Verdict,
+    };
+    #[cfg(any(feature = "http", feature = "hyper"))]
+    pub use runner_http::{ApiError, BotApi, Incoming, Update, UpdateKind};
+}
+
 /// The Telegram Bot API over pluggable HTTP clients.
 #[cfg(any(feature = "http", feature = "hyper"))]
 #[doc(inline)]

@@ -21,30 +21,35 @@ use runner::{Bot, Confirmation, Counters, Delivery, Fate, testing::FakeApi};
 fn tokio_run() {
     ends_gracefully_at_the_first_signal("tokio::run");
     ends_at_once_at_the_second_signal("tokio::run");
+    ends_with_a_report_after_the_stop_timeout("tokio::run");
 }
 
 #[test]
 fn tokio_serve() {
     ends_gracefully_at_the_first_signal("tokio::serve");
     ends_at_once_at_the_second_signal("tokio::serve");
+    ends_with_a_report_after_the_stop_timeout("tokio::serve");
 }
 
 #[test]
 fn smol_run() {
     ends_gracefully_at_the_first_signal("smol::run");
     ends_at_once_at_the_second_signal("smol::run");
+    ends_with_a_report_after_the_stop_timeout("smol::run");
 }
 
 #[test]
 fn smol_serve() {
     ends_gracefully_at_the_first_signal("smol::serve");
     ends_at_once_at_the_second_signal("smol::serve");
+    ends_with_a_report_after_the_stop_timeout("smol::serve");
 }
 
 #[test]
 fn smol_serve_on() {
     ends_gracefully_at_the_first_signal("smol::serve_on");
     ends_at_once_at_the_second_signal("smol::serve_on");
+    ends_with_a_report_after_the_stop_timeout("smol::serve_on");
 }
 
 fn ends_gracefully_at_the_first_signal(entry: &str) {
@@ -71,19 +76,31 @@ fn ends_at_once_at_the_second_signal(entry: &str) {
     bot.expect_success();
 }
 
+/// As `docker stop` does it: one SIGTERM, and a SIGKILL that must not be needed.
+fn ends_with_a_report_after_the_stop_timeout(entry: &str) {
+    let bot = ChildBot::start_with(entry, Handlers::WaitWithTimeout, 1);
+    bot.signal("TERM");
+    bot.expect("supplied 1, finished 0, abandoned [(1, true, Lost)], confirmed None");
+    bot.expect_success();
+}
+
 #[test]
 fn handlers_that_block_every_thread_cannot_keep_the_process() {
     let count = thread::available_parallelism().unwrap().get();
     let lost: Vec<_> = (1..=count).map(|id| (id, true, Fate::Lost)).collect();
     for entry in ["tokio::run", "smol::run"] {
-        let bot = ChildBot::start_with(entry, Handlers::Block, count);
-        bot.signal("INT");
-        bot.expect("stopping");
-        bot.signal("INT");
-        bot.expect(&format!(
-            "supplied {count}, finished 0, abandoned {lost:?}, confirmed None"
-        ));
-        bot.expect_success();
+        for handlers in [Handlers::Block, Handlers::BlockWithTimeout] {
+            let bot = ChildBot::start_with(entry, handlers, count);
+            bot.signal("INT");
+            if !handlers.have_stop_timeout() {
+                bot.expect("stopping");
+                bot.signal("INT");
+            }
+            bot.expect(&format!(
+                "supplied {count}, finished 0, abandoned {lost:?}, confirmed None"
+            ));
+            bot.expect_success();
+        }
     }
 }
 
@@ -102,6 +119,27 @@ enum Handlers {
     Wait,
     /// Never let go of their threads.
     Block,
+    /// Wait for a line that never comes, and the stop has a timeout.
+    WaitWithTimeout,
+    /// Never let go of their threads, and the stop has a timeout.
+    BlockWithTimeout,
+}
+
+impl Handlers {
+    const ALL: [Self; 4] = [
+        Self::Wait,
+        Self::Block,
+        Self::WaitWithTimeout,
+        Self::BlockWithTimeout,
+    ];
+
+    fn block(self) -> bool {
+        matches!(self, Self::Block | Self::BlockWithTimeout)
+    }
+
+    fn have_stop_timeout(self) -> bool {
+        matches!(self, Self::WaitWithTimeout | Self::BlockWithTimeout)
+    }
 }
 
 /// The bot. The tests above start this one in a process of its own.
@@ -119,7 +157,11 @@ fn child() {
             finish.send(()).unwrap();
         }
     });
-    let blocks = env::var(HANDLERS).unwrap() == format!("{:?}", Handlers::Block);
+    let handlers = env::var(HANDLERS).unwrap();
+    let handlers = Handlers::ALL
+        .into_iter()
+        .find(|kind| format!("{kind:?}") == handlers)
+        .unwrap();
     let count = env::var(COUNT).unwrap().parse().unwrap();
     let finished = Mutex::new(Some(finished));
     let api = FakeApi::of_ids(1..=count).on_request(|request| {
@@ -132,8 +174,9 @@ fn child() {
         let finished = finished.lock().unwrap().take();
         async move {
             say("handling");
-            // One of them, and not on a thread that may be blocked.
-            if *update == 1 {
+            // One of them, and not on a thread that may be blocked. With a timeout, the report may come
+            // before.
+            if *update == 1 && !handlers.have_stop_timeout() {
                 thread::spawn(move || {
                     while !update.is_stopping() {
                         thread::sleep(Duration::from_millis(1));
@@ -141,7 +184,7 @@ fn child() {
                     say("stopping");
                 });
             }
-            if blocks {
+            if handlers.block() {
                 loop {
                     thread::park();
                 }
@@ -150,6 +193,10 @@ fn child() {
             say("handled");
         }
     });
+    let bot = match handlers.have_stop_timeout() {
+        true => bot.stop_timeout(Duration::from_millis(200)),
+        false => bot,
+    };
     let result = match &*entry {
         "tokio::run" => runner::tokio::run(bot),
         "tokio::serve" => {

@@ -11,6 +11,9 @@ use std::{
 use crate::{BoxError, Delivery};
 
 /// Why an update was not handled.
+///
+/// `Display` contains the text of the error, and [`source`](Error::source) is the source of that error:
+/// a log that prints a cause with all its sources shows each text once.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Cause {
@@ -54,10 +57,10 @@ impl Error for Panicked {}
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Error(_) => f.write_str("the handler failed"),
+            Self::Error(error) => write!(f, "the handler failed: {error}"),
             Self::Panic(text) => write!(f, "the handler panicked: {text}"),
             Self::Timeout => f.write_str("the handler timed out"),
-            Self::Undecodable(_) => f.write_str("the update cannot be decoded"),
+            Self::Undecodable(error) => write!(f, "the update cannot be decoded: {error}"),
             Self::Overflow => f.write_str("too many updates of the same key are waiting"),
         }
     }
@@ -66,7 +69,8 @@ impl fmt::Display for Cause {
 impl Error for Cause {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Error(source) | Self::Undecodable(source) => Some(&**source),
+            // The error itself is a part of the text.
+            Self::Error(error) | Self::Undecodable(error) => error.source(),
             Self::Panic(_) | Self::Timeout | Self::Overflow => None,
         }
     }
@@ -100,13 +104,14 @@ impl Undecodable {
 
 impl fmt::Display for Undecodable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the update cannot be decoded")
+        write!(f, "the update cannot be decoded: {}", self.0)
     }
 }
 
 impl Error for Undecodable {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&*self.0)
+        // The error itself is a part of the text.
+        self.0.source()
     }
 }
 
@@ -136,7 +141,7 @@ pub struct Failure<U> {
 }
 
 impl<U> Failure<U> {
-    /// A failure that no runner had.
+    /// Creates a failure, for unit tests of a policy.
     #[must_use]
     pub fn new(update: Delivery<U>, cause: Cause) -> Self {
         Self { update, cause }
@@ -176,7 +181,7 @@ pub enum Verdict {
         /// How long to wait.
         after: Duration,
     },
-    /// End the run with [`RunError::Policy`](crate::RunError::Policy). This update stays unsettled.
+    /// End the run with [`RunError::Policy`](crate::RunError::Policy). This update is not completed.
     Stop,
 }
 

@@ -24,7 +24,7 @@ use crate::{
     current::{self, RunId},
     panics::{discard, guarded},
     queue::Ticket,
-    trace::error,
+    trace::{Chain, error},
 };
 
 /// How many updates in a row a worker starts whose handlers are never pending, before it lets other tasks
@@ -314,12 +314,12 @@ impl<U: Send + Sync + 'static> Worker<U> {
             },
             Answer::Verdict(Verdict::Stop) => return Outcome::Stop { cause },
             Answer::Panicked(panic) => {
-                error!(panic = %panic, cause = %cause, "error policy panicked, update given up");
+                error!(panic = %panic, cause = %Chain(&cause), "error policy panicked, update given up");
                 let _ = panic;
                 Outcome::GivenUp(ending)
             }
             Answer::TimedOut => {
-                error!(cause = %cause, "error policy timed out, update given up");
+                error!(cause = %Chain(&cause), "error policy timed out, update given up");
                 Outcome::GivenUp(ending)
             }
             Answer::Abandoned => Outcome::Abandoned,

@@ -5,6 +5,7 @@ mod custom_sink;
 mod guards;
 mod handle;
 mod health;
+mod outage;
 mod report;
 mod run;
 mod until;
@@ -84,6 +85,8 @@ pub struct Runner<S: UpdateSupplier, C> {
     pub(crate) parts: QueueParts<S::Update>,
     /// Set with a sink of the user's.
     gathering: Option<Arc<dyn Gathering>>,
+    pub(crate) stop_timeout: Option<Duration>,
+    warn_on_stderr: bool,
     control: Arc<Control<S::Update>>,
     _unstarted: UnstartedGuard<S::Update>,
 }
@@ -100,6 +103,8 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             consumer: Arc::new(consumer),
             parts: QueueParts::default(),
             gathering: None,
+            stop_timeout: None,
+            warn_on_stderr: false,
         }
     }
 

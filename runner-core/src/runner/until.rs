@@ -1,20 +1,46 @@
 //! Runs that end at a signal: [`Runner::run_until`].
 
 use std::{
-    future::poll_fn,
+    future::{pending, poll_fn},
     pin::pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use futures::Stream;
 
-use super::{Report, RunError, Runner};
+use super::{Report, RunError, Runner, outage};
 use crate::{UpdateConsumer, UpdateSupplier, trace::info};
 
 impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
+    /// How long the stop that [`run_until`](Self::run_until) makes may take. After that, the handlers that
+    /// are left are cancelled, as [`stop_within`](crate::RunnerHandle::stop_within) does. Default: no limit,
+    /// it waits for the slowest handler.
+    ///
+    /// The limits of [`timeout`](crate::SinkOptions::timeout) and of a stop by a handle hold as well, and the
+    /// earliest counts.
+    #[must_use]
+    pub fn stop_timeout(mut self, limit: Duration) -> Self {
+        self.stop_timeout = Some(limit);
+        self
+    }
+
+    /// Lets [`run_until`](Self::run_until) say on stderr that updates cannot be fetched, if the process has no
+    /// subscriber of `tracing` that logs it.
+    ///
+    /// One line once there was no answer for 5 s after a failure, one when updates are fetched again, and one at
+    /// the end if the last call has failed. For a bot that is a process of its own; `run` of the runtime crates
+    /// does this. Default: off.
+    #[must_use]
+    pub fn warn_on_stderr(mut self) -> Self {
+        self.warn_on_stderr = true;
+        self
+    }
+
     /// As [`run`](Self::run), and stops at the first item of `stops`: gracefully, as
-    /// [`RunnerHandle::stop`](crate::RunnerHandle::stop) does. The second item cancels what is left, as
+    /// [`RunnerHandle::stop`](crate::RunnerHandle::stop) does, or within the
+    /// [`stop_timeout`](Self::stop_timeout). The second item cancels what is left, as
     /// [`stop_within(ZERO)`](crate::RunnerHandle::stop_within) does.
     ///
     /// Made for the signals that end a process: people press Ctrl-C once more when the first one
@@ -48,6 +74,14 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
         stops: impl Stream + Send,
     ) -> Result<Report<S::Update>, RunError<S::Update>> {
         let handle = self.handle();
+        let limit = self.stop_timeout;
+        let control = self.warn_on_stderr.then(|| Arc::clone(&self.control));
+        let mut watching = pin!(async {
+            match &control {
+                Some(control) => outage::watch(control).await,
+                None => pending().await,
+            }
+        });
         let mut stops = pin!(stops);
         let mut run = pin!(self.run());
         let mut signals = 0;
@@ -60,16 +94,20 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             ended |= matches!(next, Poll::Ready(None));
             matches!(next, Poll::Ready(Some(_)))
         };
-        poll_fn(|cx| {
+        let result = poll_fn(|cx| {
             // Before the first poll there is no run to stop.
             if let Poll::Ready(result) = run.as_mut().poll(cx) {
                 return Poll::Ready(result);
             }
+            let _: Poll<()> = watching.as_mut().poll(cx);
             while signals < 2 && next_signal(cx) {
                 signals += 1;
                 if signals == 1 {
-                    info!("shutdown requested, draining; send the signal again to abort");
-                    drop(handle.stop());
+                    info!(
+                        limit = ?limit,
+                        "shutdown requested, draining; send the signal again to abort"
+                    );
+                    drop(limit.map_or_else(|| handle.stop(), |limit| handle.stop_within(limit)));
                 } else {
                     info!("second signal, aborting");
                     drop(handle.stop_within(Duration::ZERO));
@@ -78,6 +116,10 @@ impl<S: UpdateSupplier, C: UpdateConsumer<S::Update>> Runner<S, C> {
             // A stop wakes this task.
             Poll::Pending
         })
-        .await
+        .await;
+        if let (Some(control), Ok(report)) = (&control, &result) {
+            outage::end(control, report);
+        }
+        result
     }
 }

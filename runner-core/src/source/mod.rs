@@ -24,7 +24,7 @@ use std::{
 
 use futures::{Stream, StreamExt, stream};
 
-pub(crate) use self::status::{SourceState, Status};
+pub(crate) use self::status::{SourceSnapshot, SourceState, Status};
 use self::{
     call::Guarded,
     conflict::Conflicts,

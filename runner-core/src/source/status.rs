@@ -38,9 +38,9 @@ pub(crate) struct SourceSnapshot {
     /// How long the last call may have taken.
     pub(super) call_timeout: Option<Duration>,
     /// When a call was last answered with updates, or with none.
-    pub(super) completed: Option<Instant>,
+    pub(crate) completed: Option<Instant>,
     /// Whether a call has failed since.
-    pub(super) failing: bool,
+    pub(crate) failing: bool,
 }
 
 /// What a source does.
