@@ -30,6 +30,9 @@
 //! | the whole | [`Runner`], [`Bot`], [`RunnerHandle`], [`Report`] | |
 //! | time and tasks | [`RuntimeExt`] | [`Runtime`] |
 //!
+//! To read the code, begin with `queue/mod.rs`: its table says which file answers which question.
+//! `runner/run.rs` is the loop around it.
+//!
 //! # Features
 //!
 //! | feature | adds |

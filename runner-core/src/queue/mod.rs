@@ -3,7 +3,7 @@
 //! | file | answers |
 //! |---|---|
 //! | `options.rs` | what can be set |
-//! | `state.rs` | what happens to an update, event by event |
+//! | `state.rs` | what happens to an update, event by event: start, timeout, retry |
 //! | `entry.rs` | what is known of one update |
 //! | `intake.rs` | how much room there is |
 //! | `key_order.rs` | which updates wait for which others |
@@ -14,7 +14,8 @@
 //! | `shutdown.rs` | what happens at a stop, and at the end |
 //! | `worker.rs`, `mailbox.rs` | the tasks that run handlers |
 //! | `upstream.rs` | what a sink of the user's asks the queue |
-//! | `shared.rs`, `effects.rs`, `waiters.rs` | the lock, and what happens outside it |
+//! | `shared.rs` | how a batch gets in, who keeps the time, and the lock around all of it |
+//! | `effects.rs`, `waiters.rs` | what happens after the lock was released |
 //! | `inspect.rs`, `latency.rs`, `outcome.rs` | what can be seen from outside |
 
 mod complete;
