@@ -37,7 +37,9 @@ fn a_handler_that_is_ready_has_finished() {
         let (open, opened) = gate();
         let queue = DecayingQueue::for_each(runtime(&sim), move |_: Delivery<u32>| {
             let opened = opened.clone();
-            async move { drop(opened.await) }
+            async move {
+                let _ = opened.await;
+            }
         })
         .build();
         drop(queue.add([1]).unwrap());

@@ -898,7 +898,7 @@ fn a_lease_that_is_finished_before_the_end_is_not_abandoned() {
 }
 
 fn key(update: &u32) -> Option<u32> {
-    (update % 3 == 0).then_some(update % 7)
+    update.is_multiple_of(3).then_some(update % 7)
 }
 
 /// Whatever a sink does, and whenever it is stopped: every update is settled once, in order of its key, by
