@@ -1,4 +1,4 @@
-//! Who waits for room: intake goes on whenever there is some, and the bounds hold.
+//! Room: intake goes on whenever there is some, and the bounds hold.
 
 use std::sync::Arc;
 

@@ -1,8 +1,8 @@
 //! The pipeline on many threads, whose order `shuttle` decides at every access to a lock.
 //!
 //! `SimRuntime` has one thread, so there a task runs from one await to the next undisturbed. Here
-//! the run, the workers, the clock and those who hold handles get in each other's way wherever they
-//! meet; who waits for something that never comes is found as a deadlock. It is a sample, like the
+//! the run, the workers, the clock and the owners of handles get in each other's way wherever they
+//! meet, and a task that waits for something that never comes is found as a deadlock. It is a sample, like the
 //! simulation: half of the schedules are drawn at random, half by PCT, which finds what takes few
 //! but unlikely switches.
 //!

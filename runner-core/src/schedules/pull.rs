@@ -47,7 +47,7 @@ fn a_worker_per_update_keeps_the_bound() {
 
 /// More updates that never wait than a worker starts without a break.
 #[test]
-fn a_worker_that_makes_way_takes_its_duty_up_again() {
+fn a_worker_that_yields_keeps_its_permit() {
     play(async |threads| {
         let world = World::new(&threads, 0, |_| Plan::Ready);
         world.log().bound = 1;

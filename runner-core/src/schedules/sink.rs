@@ -1,4 +1,4 @@
-//! A sink of the user's: leases that are completed on other threads, against timeouts and the stop.
+//! A custom sink: leases that are completed on other threads, against timeouts and the stop.
 
 use std::{
     sync::{Arc, Mutex},
@@ -157,10 +157,10 @@ fn leases_are_settled_once_wherever_that_happens() {
     });
 }
 
-/// What counts is in the report: a lease that is settled at the very moment of its time-out may have
-/// been told that it is in time, and is counted as late all the same. Never the other way round.
+/// The report counts. A lease that is finished between the last poll of its task and the timeout was told that it
+/// is in time, and counts as late all the same. It is never the other way round.
 #[test]
-fn a_lease_that_meets_its_time_out_is_settled_once() {
+fn a_lease_that_meets_its_timeout_is_settled_once() {
     play(async |threads| {
         let world = World::new(&threads, 3, |_| super::world::Plan::Ready);
         let options = SinkOptions::concurrent().timeout(MS * 2);

@@ -32,7 +32,7 @@ struct State {
     slots: Vec<Arc<Slot>>,
     gone: bool,
     clock: Option<Waker>,
-    /// Who waits for the last task to end.
+    /// The task that waits for the last one to end.
     watcher: Option<Waker>,
 }
 

@@ -5,13 +5,13 @@ use std::sync::{Arc, Mutex};
 use super::world::{MS, Plan, World, n, play};
 use crate::{Delivery, Runner, Runtime, RuntimeExt, SinkOptions};
 
-/// The wake-up of a time-out that is lost leaves a handler that hangs for ever: a deadlock.
+/// If the wake-up of a timeout is lost, its handler never ends: a deadlock.
 #[test]
 fn a_late_handler_is_woken_and_dropped_before_its_key_is_free() {
     play(async |threads| {
         let world = World::new(&threads, 3, |id| match id % 4 {
             0 => Plan::Hangs,
-            // To end at the very instant of its time-out.
+            // To end at the very instant of its timeout.
             1 => Plan::Sleeps(MS * 2),
             2 => Plan::Yields(3),
             _ => Plan::Sleeps(MS),
@@ -79,7 +79,7 @@ fn a_detached_handler_leaves_its_slot_and_keeps_its_key() {
 
 /// Whether or not `extend` comes in time: who was granted more has it, and nobody ends twice.
 #[test]
-fn an_extension_from_another_thread_meets_the_time_out() {
+fn an_extension_from_another_thread_meets_the_timeout() {
     play(async |threads| {
         let world = World::new(&threads, 0, |_| Plan::Ready);
         let answers = Arc::new(Mutex::new(Vec::new()));

@@ -168,7 +168,7 @@ impl World {
         drop(last);
     }
 
-    /// Updates from 0 on, in batches of these sizes, then none for ever.
+    /// Updates from 0 on, in batches of these sizes, then none.
     pub(super) fn supplier(&self, batches: &[usize]) -> Batches {
         Batches {
             world: self.clone(),

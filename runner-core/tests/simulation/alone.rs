@@ -584,15 +584,16 @@ async fn direct(world: &Shared, sim: &SimRuntime, config: Config) {
         }
     };
     let took = sim.elapsed() - began;
-    let mut record = world.lock();
     let fits = match config.end {
         End::DrainWithin => took <= limit + Duration::from_secs(1),
         End::Abandon => took.is_zero(),
         _ => true,
     };
-    record.require(fits, || format!("the end took {took:?}"));
-    record.report(&report);
-    drop(record);
+    {
+        let mut record = world.lock();
+        record.require(fits, || format!("the end took {took:?}"));
+        record.report(&report);
+    }
     drop(report);
     let again = queue.drain().await;
     let mut record = world.lock();
