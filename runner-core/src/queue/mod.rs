@@ -23,6 +23,7 @@ mod entry;
 mod inspect;
 mod intake;
 mod key_order;
+mod label;
 mod latency;
 mod mailbox;
 #[cfg(test)]
@@ -53,6 +54,7 @@ use futures::future::{Either, select};
 
 pub(crate) use self::{
     effects::Wakers,
+    label::{ApiLabel, Label},
     options::{Limits, MAX_BATCH},
     outcome::{Attempted, Fault, Unfinished},
     shared::QueueShared,
@@ -508,7 +510,12 @@ pub(crate) struct QueueParts<U> {
     pub(crate) policy: Arc<dyn BoxedPolicy<U>>,
     pub(crate) size: Option<Arc<dyn Fn(&U) -> usize + Send + Sync>>,
     pub(crate) on_late: Option<Arc<dyn Fn(LateHandler<U>) + Send + Sync>>,
+    /// For log lines.
+    pub(crate) label: Option<Arc<LabelOf<U>>>,
 }
+
+/// What the API of a bot says of an update.
+pub(crate) type LabelOf<U> = dyn Fn(&U) -> ApiLabel + Send + Sync;
 
 /// Calls its second argument with every key of the update.
 pub(crate) type KeysOf<U> = dyn Fn(&U, &mut dyn FnMut(Key)) + Send + Sync;
@@ -533,6 +540,7 @@ impl<U: Send + Sync + 'static> Default for QueueParts<U> {
             policy: Arc::new(SkipFailed),
             size: None,
             on_late: None,
+            label: None,
         }
     }
 }
@@ -545,6 +553,7 @@ impl<U> Clone for QueueParts<U> {
             policy: Arc::clone(&self.policy),
             size: self.size.clone(),
             on_late: self.on_late.clone(),
+            label: self.label.clone(),
         }
     }
 }
