@@ -6,7 +6,7 @@ use crate::{
     BoxError, Delivery, ErrorPolicy, FetchOptions, GetUpdates, HandlerOutput, Key, LateHandler,
     Runner, Runtime, SinkOptions, SourceOptions, Undecodable, UpdateConsumer, UpdateFetcher,
     UpdateSink,
-    queue::QueueParts,
+    queue::{ApiLabel, QueueParts},
     sink::{Gathering, SinkConsumer},
 };
 
@@ -59,6 +59,10 @@ impl<G: GetUpdates, C: UpdateConsumer<G::Update>> Bot<G, C> {
         let mut parts = QueueParts::default();
         parts.sequentialize(G::default_key);
         parts.size = Some(Arc::new(G::size));
+        parts.label = Some(Arc::new(|raw| ApiLabel {
+            id: G::update_id(raw),
+            kind: G::kind(raw).map(ToOwned::to_owned),
+        }));
         Self {
             api,
             consumer,

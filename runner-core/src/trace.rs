@@ -24,6 +24,21 @@ impl fmt::Display for Chain<'_> {
     }
 }
 
+/// Logs a line about an update: by `$level`, with a [`Label`](crate::queue::Label) and an attempt.
+macro_rules! log_update {
+    ($level:ident, $label:expr, $attempt:expr, $($rest:tt)*) => {
+        $level!(
+            update = $label.id,
+            attempt = $attempt.get(),
+            keys = $label.keys.as_deref(),
+            kind = $label.kind.as_deref(),
+            $($rest)*
+        )
+    };
+}
+
+pub(crate) use log_update;
+
 /// Whether anybody listens to what is logged.
 pub(crate) fn has_subscriber() -> bool {
     #[cfg(feature = "tracing")]

@@ -74,7 +74,8 @@ fn what_a_handler_logs_is_in_a_span_of_its_update() {
         (102, 7, 1, &["begins", "decides"]),
         (102, 7, 2, &["begins", "ends"]),
     ] {
-        let span = format!(r#"update{{id={id} attempt={attempt} keys="chat {chat}"}}"#);
+        let span =
+            format!(r#"update{{id={id} attempt={attempt} keys="chat {chat}" kind="message"}}"#);
         let own = seen.iter().filter(|(_, spans)| *spans == [span.as_str()]);
         let own: Vec<_> = own.map(|(message, _)| message.as_str()).collect();
         assert_eq!(own, messages, "{span} of {seen:?}");
@@ -102,9 +103,9 @@ fn a_line_says_which_update_was_given_up() {
     assert_eq!(
         given_up,
         [
-            r#"update=100 attempt=1 keys="chat 7" cause=the handler failed: the database is gone"#,
-            r#"update=101 attempt=1 keys="chat 8" cause=the handler panicked: on purpose"#,
-            r#"update=102 attempt=1 keys="chat 7" cause=the handler timed out"#,
+            r#"update=100 attempt=1 keys="chat 7" kind="message" cause=the handler failed: the database is gone"#,
+            r#"update=101 attempt=1 keys="chat 8" kind="message" cause=the handler panicked: on purpose"#,
+            r#"update=102 attempt=1 keys="chat 7" kind="message" cause=the handler timed out"#,
         ]
     );
 }
@@ -124,8 +125,8 @@ fn a_line_says_which_update_is_late() {
     assert_eq!(
         late,
         [
-            r#"update=100 attempt=1 keys="chat 7" age=5s"#,
-            r#"update=101 attempt=1 keys="chat 8" age=5s"#,
+            r#"update=100 attempt=1 keys="chat 7" kind="message" age=5s detached=true"#,
+            r#"update=101 attempt=1 keys="chat 8" kind="message" age=5s detached=false"#,
         ]
     );
 }
@@ -149,16 +150,20 @@ fn a_line_says_whose_policy_failed_and_which_update_is_tried_again() {
     assert_eq!(
         lines("policy panicked"),
         [format!(
-            r#"update=100 attempt=1 keys="chat 7" panic=by the policy {cause}"#
+            r#"update=100 attempt=1 keys="chat 7" kind="message" panic=by the policy {cause}"#
         )]
     );
     assert_eq!(
         lines("policy timed out"),
-        [format!(r#"update=101 attempt=1 keys="chat 8" {cause}"#)]
+        [format!(
+            r#"update=101 attempt=1 keys="chat 8" kind="message" {cause}"#
+        )]
     );
     assert_eq!(
         lines("tried again"),
-        [r#"update=102 attempt=1 keys="chat 7" after=1s cause=the handler failed: not yet"#]
+        [
+            r#"update=102 attempt=1 keys="chat 7" kind="message" after=1s cause=the handler failed: not yet"#
+        ]
     );
 }
 

@@ -66,6 +66,10 @@ impl<C: HttpClient> GetUpdates for BotApi<C> {
         raw.raw().len()
     }
 
+    fn kind(raw: &Incoming) -> Option<&str> {
+        kind(raw)
+    }
+
     fn decode(raw: Delivery<Incoming>) -> Result<Delivery<Update>, BoxError> {
         let update = Update::from_incoming(&raw)?;
         Ok(raw.with(update))
@@ -125,6 +129,10 @@ where
         raw.raw().len()
     }
 
+    fn kind(raw: &Incoming) -> Option<&str> {
+        kind(raw)
+    }
+
     fn decode(raw: Delivery<Incoming>) -> Result<Delivery<T>, BoxError> {
         let update = raw.decode()?;
         Ok(raw.with(update))
@@ -146,6 +154,11 @@ impl<T, C: fmt::Debug> fmt::Debug for TypedUpdates<T, C> {
             .field("api", &self.api)
             .finish_non_exhaustive()
     }
+}
+
+/// Where the JSON has none, it is empty.
+fn kind(raw: &Incoming) -> Option<&str> {
+    Some(raw.kind().as_str()).filter(|kind| !kind.is_empty())
 }
 
 async fn poll<C: HttpClient>(

@@ -8,8 +8,8 @@ use std::{
 };
 
 use runner_core::{
-    Bot, Cause, Confirmation, Delivery, Failure, Key, RunError, Runtime, RuntimeExt, Verdict,
-    testing::SimRuntime,
+    Bot, Cause, Confirmation, Delivery, Failure, GetUpdates, Key, RunError, Runtime, RuntimeExt,
+    Verdict, testing::SimRuntime,
 };
 use runner_http::{
     BotApi, HttpClient, HttpError, HttpErrorKind, HttpRequest, HttpResponse, Incoming, Update,
@@ -142,10 +142,13 @@ fn an_update_that_cannot_be_decoded_reaches_the_policy_with_its_bytes() {
     let notes = refused.clone();
     let handle = Bot::for_each(fake.api(), note_ids(&handled))
         .policy(move |failure: Failure<Incoming>| {
-            assert!(matches!(failure.cause, Cause::Undecodable(_)));
+            let Cause::Undecodable(error) = &failure.cause else {
+                panic!("{}", failure.cause);
+            };
+            let kind = <BotApi as GetUpdates>::kind(&failure.update);
+            assert_eq!(kind, (failure.update.id() == 8).then_some("message"));
             let raw = String::from_utf8(failure.update.raw().to_vec()).unwrap();
-            let source = failure.cause.source().unwrap().to_string();
-            notes.push((failure.update.id(), raw, source));
+            notes.push((failure.update.id(), raw, error.to_string()));
             Verdict::Skip
         })
         .into_runner(runtime(&sim))

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::queue::Ticket;
+use crate::queue::{Label, Ticket};
 
 /// One update, and what the handler may ask about its own run.
 ///
@@ -37,6 +37,8 @@ pub(crate) trait DeliveryControl: Send + Sync {
     fn deadline(&self, ticket: Ticket) -> Option<Instant>;
     fn extend(&self, ticket: Ticket, by: Duration) -> bool;
     fn is_stopping(&self) -> bool;
+    /// For log lines.
+    fn label(&self, ticket: Ticket) -> Label;
 }
 
 /// Neighbours of one batch that share one allocation.
@@ -140,6 +142,17 @@ impl<U> Delivery<U> {
     /// Counts updates in the order in which they were supplied.
     pub(crate) fn id(&self) -> u64 {
         self.ticket.id
+    }
+
+    pub(crate) fn ticket(&self) -> Ticket {
+        self.ticket
+    }
+
+    /// Names the update in a log line, while the queue holds it.
+    pub(crate) fn label(&self) -> Label {
+        self.control()
+            .map(|control| control.label(self.ticket))
+            .unwrap_or_default()
     }
 
     fn control(&self) -> Option<Arc<dyn DeliveryControl>> {

@@ -8,12 +8,15 @@ use std::{
     time::Duration,
 };
 
-use crate::{BoxError, Delivery};
+use crate::{
+    BoxError, Delivery,
+    trace::{Chain, error, log_update},
+};
 
 /// Why an update was not handled.
 ///
 /// `Display` contains the text of the error, and [`source`](Error::source) is the source of that error:
-/// a log that prints a cause with all its sources shows each text once.
+/// a log that prints a cause with all its sources shows each text once. The error itself is in the variant.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Cause {
@@ -251,12 +254,14 @@ pub struct SkipFailed;
 
 impl<U: Send + Sync + 'static> ErrorPolicy<U> for SkipFailed {
     async fn decide(&self, failure: Failure<U>) -> Verdict {
-        crate::trace::error!(
-            attempt = failure.update.attempt().get(),
-            cause = %crate::trace::Chain(&failure.cause),
+        let label = failure.update.label();
+        log_update!(
+            error,
+            label,
+            failure.update.attempt(),
+            cause = %Chain(&failure.cause),
             "update given up"
         );
-        let _ = failure;
         Verdict::Skip
     }
 }

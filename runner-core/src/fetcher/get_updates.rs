@@ -81,6 +81,11 @@ pub trait GetUpdates: Send + 'static {
     /// The key by which updates are kept in order by default: usually the chat.
     fn default_key(raw: &Self::Raw) -> Option<Key>;
 
+    /// What the update is about, such as `message`, for log lines. Default: not known.
+    fn kind(_raw: &Self::Raw) -> Option<&str> {
+        None
+    }
+
     /// How much memory the update takes, in bytes, for
     /// [`SinkOptions::max_bytes`](crate::SinkOptions::max_bytes).
     ///

@@ -24,6 +24,7 @@ mod entry;
 mod inspect;
 mod intake;
 mod key_order;
+mod label;
 mod latency;
 mod mailbox;
 #[cfg(test)]
@@ -54,6 +55,7 @@ use futures::future::{Either, select};
 
 pub(crate) use self::{
     effects::Wakers,
+    label::{ApiLabel, Label},
     options::{Limits, MAX_BATCH},
     outcome::{Attempted, Fault, Unfinished},
     shared::QueueShared,
@@ -539,6 +541,8 @@ pub(crate) struct QueueParts<U> {
     pub(crate) policy: Arc<dyn BoxedPolicy<U>>,
     pub(crate) size: Option<Arc<SizeOf<U>>>,
     pub(crate) on_late: Option<Arc<OnLate<U>>>,
+    /// For log lines.
+    pub(crate) label: Option<Arc<LabelOf<U>>>,
 }
 
 /// How large an update is, in bytes.
@@ -546,6 +550,9 @@ pub(crate) type SizeOf<U> = dyn Fn(&U) -> usize + Send + Sync;
 
 /// Hears of handlers that go on after their timeout.
 pub(crate) type OnLate<U> = dyn Fn(LateHandler<U>) + Send + Sync;
+
+/// What the API of a bot says of an update.
+pub(crate) type LabelOf<U> = dyn Fn(&U) -> ApiLabel + Send + Sync;
 
 /// Calls its second argument with every key of the update.
 pub(crate) type KeysOf<U> = dyn Fn(&U, &mut dyn FnMut(Key)) + Send + Sync;
@@ -570,6 +577,7 @@ impl<U: Send + Sync + 'static> Default for QueueParts<U> {
             policy: Arc::new(SkipFailed),
             size: None,
             on_late: None,
+            label: None,
         }
     }
 }
@@ -582,6 +590,7 @@ impl<U> Clone for QueueParts<U> {
             policy: Arc::clone(&self.policy),
             size: self.size.clone(),
             on_late: self.on_late.clone(),
+            label: self.label.clone(),
         }
     }
 }

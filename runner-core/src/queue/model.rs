@@ -20,6 +20,7 @@ use super::{
     effects::{Effects, Wakers},
     entry::{Late, State as Is},
     intake::Arrival,
+    label::Label,
     mailbox::{Command, Mailbox},
     options::{AfterTimeout, Limits, Mode},
     outcome::{Counters, Ending, Outcome},
@@ -278,6 +279,10 @@ impl DeliveryControl for Nobody {
 
     fn is_stopping(&self) -> bool {
         false
+    }
+
+    fn label(&self, _: Ticket) -> Label {
+        Label::default()
     }
 }
 

@@ -16,6 +16,7 @@ use super::{
     effects::{Effects, Wakers},
     intake::Arrival,
     key_order::KeyHasher,
+    label::Label,
     outcome::{Attempted, Fault, LateHandler, Unfinished},
     state::{Interest, Phase, State},
     waiters::{WaiterId, Waiters},
@@ -31,7 +32,7 @@ use crate::{
         atomic::{AtomicBool, Ordering},
     },
     timer::ResettableTimer,
-    trace::warn,
+    trace::{self, log_update, warn},
 };
 
 /// What the workers, the clock and all handles of one queue share.
@@ -330,19 +331,26 @@ impl<U: Send + Sync + 'static> QueueShared<U> {
     }
 
     fn tell_late(&self, late: LateHandler<U>) {
-        let id = late.update.id();
-        match late.detached {
-            true => {
-                warn!(update = id, age = ?late.age, "handler timed out and goes on without a slot")
-            }
-            false => {
-                warn!(update = id, age = ?late.age, "handler timed out and goes on with its slot")
-            }
-        }
+        let label = Label::of(&self.parts, &late.update, late.update.ticket());
+        let attempt = late.update.attempt();
+        log_update!(
+            warn,
+            label,
+            attempt,
+            age = ?late.age,
+            detached = late.detached,
+            "handler timed out and goes on"
+        );
         match &self.parts.on_late {
             Some(on_late) => {
                 if let Err(panic) = guarded(|| on_late(late)) {
-                    warn!(update = id, panic = %panic, "the callback for late handlers panicked");
+                    log_update!(
+                        warn,
+                        label,
+                        attempt,
+                        panic = %panic,
+                        "the callback for late handlers panicked"
+                    );
                     let _ = panic;
                 }
             }
@@ -416,6 +424,18 @@ impl<U: Send + Sync + 'static> DeliveryControl for QueueShared<U> {
 
     fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    fn label(&self, ticket: Ticket) -> Label {
+        if !trace::has_subscriber() {
+            return Label::default();
+        }
+        let item = self.lock().item(ticket);
+        let label = item
+            .as_ref()
+            .map(|item| Label::of(&self.parts, item.get(), ticket));
+        discard(item);
+        label.unwrap_or_default()
     }
 }
 

@@ -499,6 +499,10 @@ impl<U> State<U> {
         entry.filter(|entry| entry.id == ticket.id)
     }
 
+    pub(super) fn item(&mut self, ticket: Ticket) -> Option<Item<U>> {
+        self.entry(ticket).map(|entry| entry.item.clone())
+    }
+
     /// The deadline of a handler. While the policy decides, there is none.
     pub(super) fn deadline(&mut self, ticket: Ticket) -> Option<Instant> {
         let entry = self.entry(ticket)?;

@@ -14,6 +14,7 @@ use std::{
 use super::{
     complete::weight,
     effects::{Effects, Wakers},
+    label::{Label, UpdateSpan},
     mailbox::{Command, Mailbox},
     outcome::{Ending, Outcome},
     shared::QueueShared,
@@ -21,10 +22,11 @@ use super::{
 };
 use crate::{
     BoxError, BoxFuture, Cause, Delivery, Failure, UpdateConsumer, Verdict,
+    consume::DeliveryControl,
     current::{self, RunId},
     panics::{discard, guarded},
     queue::Ticket,
-    trace::{Chain, error},
+    trace::{Chain, debug, error, log_update},
 };
 
 /// How many updates in a row a worker starts whose handlers are never pending, before it lets other tasks
@@ -66,6 +68,8 @@ pub(super) struct Worker<U: Send + Sync + 'static> {
     /// Whether the current update has been pending.
     suspended: bool,
     budget: u8,
+    /// Of the current update, once it has been pending or has failed.
+    span: UpdateSpan,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +95,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
             permit: true,
             suspended: false,
             budget: BUDGET,
+            span: UpdateSpan::NONE,
         }
     }
 
@@ -126,7 +131,10 @@ impl<U: Send + Sync + 'static> Worker<U> {
             Stage::Handling(ticket) => match self.decided.take() {
                 Some(outcome) => self.complete(ticket, *outcome),
                 None => match self.resume(ticket, handler.as_mut(), cx) {
-                    Poll::Ready(Ok(outcome)) => self.complete(ticket, outcome),
+                    Poll::Ready(Ok(outcome)) => {
+                        self.span = UpdateSpan::NONE;
+                        self.complete(ticket, outcome)
+                    }
                     Poll::Ready(Err(cause)) => return Poll::Ready(Some(cause)),
                     Poll::Pending => return Poll::Pending,
                 },
@@ -145,17 +153,25 @@ impl<U: Send + Sync + 'static> Worker<U> {
             let end = match update {
                 Err(cause) => Err(cause),
                 Ok(update) => {
-                    let polled = poll_handler(handler.as_mut(), |mut handler| {
+                    let span = UpdateSpan::new(&self.shared.parts, &update);
+                    let polled = poll_handler(handler.as_mut(), &span, |mut handler| {
                         handler.set(Some(call(update)));
                         poll_once(handler, cx)
                     });
                     match polled {
-                        Poll::Ready(end) => end,
+                        Poll::Ready(Ok(outcome)) => Ok(outcome),
+                        Poll::Ready(Err(cause)) => {
+                            self.span = span;
+                            Err(cause)
+                        }
                         Poll::Pending if self.suspend(ticket, Timeout::Handler) => {
-                            drop_in_place(handler.as_mut());
+                            drop_in_place(handler.as_mut(), &span);
                             Ok(Outcome::Abandoned)
                         }
-                        Poll::Pending => return Poll::Pending,
+                        Poll::Pending => {
+                            self.span = span;
+                            return Poll::Pending;
+                        }
                     }
                 }
             };
@@ -252,7 +268,8 @@ impl<U: Send + Sync + 'static> Worker<U> {
     {
         let command = self.mailbox.take();
         // Whatever the command: one that is ready by now has ended by itself.
-        let polled = poll_handler(handler.as_mut(), |handler| poll_once(handler, cx));
+        let poll = |handler: Pin<&mut Option<F>>| poll_once(handler, cx);
+        let polled = poll_handler(handler.as_mut(), &self.span, poll);
         if polled.is_ready() {
             return polled;
         }
@@ -263,7 +280,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
             }
             _ => return Poll::Pending,
         };
-        drop_in_place(handler);
+        drop_in_place(handler, &self.span);
         Poll::Ready(end)
     }
 
@@ -293,37 +310,74 @@ impl<U: Send + Sync + 'static> Worker<U> {
             state.decide(ticket)
         };
         let Some(update) = begun else {
+            self.span = UpdateSpan::NONE;
             discard(cause);
             return Outcome::Abandoned;
         };
+        let attempt = update.attempt();
         let policy = Arc::clone(&self.shared.parts.policy);
         let failure = Failure {
             update,
             cause: cause.clone(),
         };
-        let answer = match guarded(|| policy.decide(failure)) {
+        let deciding = guarded(|| {
+            let _entered = self.span.enter();
+            policy.decide(failure)
+        });
+        let answer = match deciding {
             Ok(deciding) => self.await_policy(ticket, deciding).await,
             Err(panic) => Answer::Panicked(panic),
         };
         let ending = Ending::from(&cause);
+        let label = match answer {
+            Answer::Verdict(Verdict::Skip | Verdict::Stop) | Answer::Abandoned => Label::default(),
+            _ => DeliveryControl::label(&*self.shared, ticket),
+        };
         let outcome = match answer {
             Answer::Verdict(Verdict::Skip) => Outcome::GivenUp(ending),
-            Answer::Verdict(Verdict::Retry { after }) => Outcome::Retry {
-                after,
-                else_as: ending,
-            },
-            Answer::Verdict(Verdict::Stop) => return Outcome::Stop { cause },
+            Answer::Verdict(Verdict::Retry { after }) => {
+                log_update!(
+                    debug,
+                    label,
+                    attempt,
+                    after = ?after,
+                    cause = %Chain(&cause),
+                    "update is to be tried again"
+                );
+                Outcome::Retry {
+                    after,
+                    else_as: ending,
+                }
+            }
+            Answer::Verdict(Verdict::Stop) => {
+                self.span = UpdateSpan::NONE;
+                return Outcome::Stop { cause };
+            }
             Answer::Panicked(panic) => {
-                error!(panic = %panic, cause = %Chain(&cause), "error policy panicked, update given up");
+                log_update!(
+                    error,
+                    label,
+                    attempt,
+                    panic = %panic,
+                    cause = %Chain(&cause),
+                    "error policy panicked, update given up"
+                );
                 let _ = panic;
                 Outcome::GivenUp(ending)
             }
             Answer::TimedOut => {
-                error!(cause = %Chain(&cause), "error policy timed out, update given up");
+                log_update!(
+                    error,
+                    label,
+                    attempt,
+                    cause = %Chain(&cause),
+                    "error policy timed out, update given up"
+                );
                 Outcome::GivenUp(ending)
             }
             Answer::Abandoned => Outcome::Abandoned,
         };
+        self.span = UpdateSpan::NONE;
         // Here and not under the lock: the destructor of an error is code of the user.
         discard(cause);
         outcome
@@ -337,7 +391,11 @@ impl<U: Send + Sync + 'static> Worker<U> {
             self.mailbox.register(cx.waker());
             let command = self.mailbox.take();
             let current = deciding.as_mut().expect("dropped only after its end");
-            match guarded(|| current.as_mut().poll(cx)) {
+            let polled = guarded(|| {
+                let _entered = self.span.enter();
+                current.as_mut().poll(cx)
+            });
+            match polled {
                 Ok(Poll::Ready(verdict)) => Poll::Ready(Answer::Verdict(verdict)),
                 Err(panic) => Poll::Ready(Answer::Panicked(panic)),
                 Ok(Poll::Pending) if command == Some(Command::Abandon) => {
@@ -400,15 +458,17 @@ enum Answer {
     Abandoned,
 }
 
-/// Polls a handler, and drops it when it has ended. A panic in it is a failure; one in its destructor is
+/// Polls a handler in its span, and drops it when it has ended. A panic in it is a failure; one in its destructor is
 /// swallowed.
 fn poll_handler<F: Future, E: Into<BoxError>>(
     mut handler: Pin<&mut Option<F>>,
+    span: &UpdateSpan,
     poll: impl FnOnce(Pin<&mut Option<F>>) -> Poll<Result<(), E>>,
 ) -> Poll<End> {
     let mut polled = None;
     // One guard for both: a second one would cost as much as a handler that does nothing.
     let result = guarded(|| {
+        let _entered = span.enter();
         let output = poll(handler.as_mut());
         let is_ready = output.is_ready();
         polled = Some(output);
@@ -424,7 +484,7 @@ fn poll_handler<F: Future, E: Into<BoxError>>(
             Poll::Ready(Err(cause.unwrap_or_else(Cause::Panic)))
         }
         (None, Err(panic)) => {
-            drop_in_place(handler);
+            drop_in_place(handler, span);
             Poll::Ready(Err(Cause::Panic(panic)))
         }
         (None, Ok(())) => unreachable!("it was polled or has panicked"),
@@ -437,8 +497,11 @@ fn poll_once<F: Future>(handler: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> P
 }
 
 /// Drops a future of the user in place; a panic in its destructor is swallowed.
-fn drop_in_place<F>(mut future: Pin<&mut Option<F>>) {
-    let _ = guarded(|| future.set(None));
+fn drop_in_place<F>(mut future: Pin<&mut Option<F>>, span: &UpdateSpan) {
+    let _ = guarded(|| {
+        let _entered = span.enter();
+        future.set(None);
+    });
 }
 
 impl<U: Send + Sync + 'static> Drop for Worker<U> {

@@ -196,6 +196,10 @@ impl<G: GetUpdates<Raw: Clone>> GetUpdates for FakeApi<G> {
         G::size(raw)
     }
 
+    fn kind(raw: &G::Raw) -> Option<&str> {
+        G::kind(raw)
+    }
+
     fn decode(raw: Delivery<G::Raw>) -> Result<Delivery<G::Update>, BoxError> {
         G::decode(raw)
     }

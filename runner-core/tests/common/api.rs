@@ -319,6 +319,10 @@ impl GetUpdates for Api {
         (raw.chat != 0).then(|| Key::chat(raw.chat))
     }
 
+    fn kind(_: &Raw) -> Option<&str> {
+        Some("message")
+    }
+
     fn decode(raw: Delivery<Raw>) -> Result<Delivery<String>, BoxError> {
         match raw.text.as_str() {
             "undecodable" => Err("not an update".into()),
