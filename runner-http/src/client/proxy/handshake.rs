@@ -78,8 +78,9 @@ impl<'a> Handshake<'a> {
                             self.state = State::Done;
                             continue;
                         }
-                        407 if login.is_none() => return Err(ProxyFailure::LoginIsMissing),
-                        407 => return Err(ProxyFailure::LoginIsRefused),
+                        // tinyproxy answers 401 to a wrong password.
+                        401 | 407 if login.is_none() => return Err(ProxyFailure::LoginIsMissing),
+                        401 | 407 => return Err(ProxyFailure::LoginIsRefused),
                         status => return Err(ProxyFailure::Status(status)),
                     }
                 }
@@ -482,6 +483,8 @@ mod tests {
         let required = b"HTTP/1.1 407 Proxy Authentication Required\r\nX: y\r\n\r\n<html>";
         assert!(failure(HTTP_PROXY, required).contains("requires authentication"));
         assert!(failure(HTTP_LOGIN, required).contains("refused the user name"));
+        let wrong = b"HTTP/1.1 401 Unauthorized\r\n\r\n";
+        assert!(failure(HTTP_LOGIN, wrong).contains("refused the user name"));
         for status in [101, 301, 403, 500, 502, 999] {
             let answer = format!("HTTP/1.1 {status} x\r\n\r\n");
             let text = failure(HTTP_LOGIN, answer.as_bytes());

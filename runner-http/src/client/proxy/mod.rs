@@ -2,6 +2,8 @@
 
 mod environment;
 mod handshake;
+#[cfg(all(test, feature = "hyper", feature = "test-util", feature = "ureq"))]
+mod through;
 
 use std::{error::Error, fmt, sync::Arc};
 
