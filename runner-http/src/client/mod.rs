@@ -150,11 +150,11 @@ pub struct HttpError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HttpErrorKind {
-    /// The name was not resolved, or no connection was made.
+    /// The name was not resolved, or no connection was made, also because a proxy refused to make it.
     Connect,
     /// The TLS handshake failed.
     Tls,
-    /// Name resolution, connecting or the handshake took longer than [`Limits::connect`].
+    /// Name resolution, connecting or a handshake took longer than [`Limits::connect`].
     ConnectTimeout,
     /// No answer began within [`Limits::answer`].
     AnswerTimeout,

@@ -163,9 +163,8 @@ fn missing_of_head(head: &[u8]) -> Result<Option<usize>, ProxyFailure> {
 
 fn status(head: &[u8]) -> Result<u16, ProxyFailure> {
     // HTTP/1.1 200
-    let digits = match head.get(HTTP.len()..) {
-        Some([b'0'..=b'9', b' ', digits @ ..]) => digits,
-        _ => return Err(ProxyFailure::NotHttp),
+    let Some([b'0'..=b'9', b' ', digits @ ..]) = head.get(HTTP.len()..) else {
+        return Err(ProxyFailure::NotHttp);
     };
     match digits {
         [

@@ -219,7 +219,7 @@ pub(crate) enum Route {
 impl Route {
     /// What the environment says now.
     pub(super) fn from_env() -> Result<Self, ProxyError> {
-        let environment = Environment::read(|name| std::env::var(name))?;
+        let environment = Environment::read(std::env::var)?;
         Ok(Self::Environment(Arc::new(environment)))
     }
 

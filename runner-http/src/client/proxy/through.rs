@@ -271,8 +271,10 @@ async fn the_environment_decides_for_each_server<C: HttpClient>(make: Make<C>) {
         "NO_PROXY" => Ok("127.0.0.1".to_owned()),
         _ => Err(VarError::NotPresent),
     });
-    let mut options = ClientOptions::default();
-    options.route = Route::Environment(Arc::new(environment.unwrap()));
+    let options = ClientOptions {
+        route: Route::Environment(Arc::new(environment.unwrap())),
+        ..ClientOptions::default()
+    };
     let client = make(options, dns(proxy.address()).0);
     for _ in 0..3 {
         client.send(request(Lane::Call)).await.unwrap();
