@@ -86,10 +86,12 @@ impl Connector {
             Some(proxy) => {
                 let (its_host, its_port) = proxy.address();
                 let stream = self.tcp(its_host, its_port, limit, &mut deadline).await;
-                let mut stream = stream.map_err(ProxyFailure::Unreachable)?;
+                let mut stream =
+                    stream.map_err(|error| ProxyFailure::Unreachable(error).into_error())?;
                 let handshake = shake_hands(&mut stream, Handshake::new(proxy, host, port));
                 let outcome = deadline.within(limit, handshake).await;
-                outcome.unwrap_or(Err(ProxyFailure::Timeout))?;
+                let outcome = outcome.unwrap_or(Err(ProxyFailure::Timeout));
+                outcome.map_err(ProxyFailure::into_error)?;
                 stream
             }
         };

@@ -6,7 +6,9 @@
 use std::{error::Error, fmt, io, net::IpAddr};
 
 use super::{Kind, Login, Proxy};
-use crate::client::{HttpError, HttpErrorKind};
+#[cfg(feature = "hyper")]
+use crate::client::HttpError;
+use crate::client::HttpErrorKind;
 
 /// The handshake for one connection.
 ///
@@ -333,11 +335,10 @@ impl ProxyFailure {
             _ => HttpErrorKind::Connect,
         }
     }
-}
 
-impl From<ProxyFailure> for HttpError {
-    fn from(failure: ProxyFailure) -> Self {
-        Self::new(failure.kind()).with_source(failure)
+    #[cfg(feature = "hyper")]
+    pub(in crate::client) fn into_error(self) -> HttpError {
+        HttpError::new(self.kind()).with_source(self)
     }
 }
 

@@ -295,9 +295,10 @@ async fn a_burst_goes_through<C: HttpClient>(make: Make<C>) {
 #[test]
 fn that_descriptors_ran_out_is_seen_behind_the_proxy() {
     let error = io::Error::from_raw_os_error(24);
-    let error = HttpError::from(ProxyFailure::Unreachable(Some(error)));
+    let error = ProxyFailure::Unreachable(Some(error)).into_error();
     assert!(error.is_out_of_descriptors());
-    assert!(!HttpError::from(ProxyFailure::Unreachable(None)).is_out_of_descriptors());
+    let error = ProxyFailure::Unreachable(None).into_error();
+    assert!(!error.is_out_of_descriptors());
 }
 
 macro_rules! both {
