@@ -1,4 +1,5 @@
-//! The suite for both clients through real proxies. What must hold of a connection holds through a proxy.
+//! The suite for both clients through real proxies. What holds for a direct connection holds through
+//! a proxy, but for what a proxy passes on late.
 //!
 //! One test, because the suite counts the threads of the whole process.
 
@@ -15,9 +16,9 @@ fn both_clients_conform_through_proxies() {
     ] {
         let Some(program) = program else { continue };
         let options = || ClientOptions::default().proxy(program.proxy());
-        let measured = testing::conformance(|| HyperClient::with_options(options()));
+        let measured = testing::conformance_through_proxy(|| HyperClient::with_options(options()));
         println!("hyper through {name}: {measured:?}");
-        let measured = testing::conformance(|| UreqClient::with_options(options()));
+        let measured = testing::conformance_through_proxy(|| UreqClient::with_options(options()));
         println!("ureq through {name}: {measured:?}");
     }
 }
