@@ -20,6 +20,15 @@ pub(crate) fn check(url: &str) -> Result<String, BaseUrlError> {
     }
     let rest = rest.trim_end_matches('/');
     let authority = rest.split('/').next().unwrap_or_default();
+    let (host, _) = host_and_port(authority)?;
+    if is_plain && host.eq_ignore_ascii_case("api.telegram.org") {
+        return Err(BaseUrlError::Plain);
+    }
+    Ok(format!("{}://{rest}", scheme.to_ascii_lowercase()))
+}
+
+/// The host, an IPv6 address without its brackets, and the port if there is one.
+pub(crate) fn host_and_port(authority: &str) -> Result<(&str, Option<u16>), BaseUrlError> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (address, port) = rest.split_once(']').ok_or(BaseUrlError::Host)?;
@@ -39,19 +48,17 @@ pub(crate) fn check(url: &str) -> Result<String, BaseUrlError> {
         }
     };
     match port.strip_prefix(':') {
-        None if port.is_empty() => {}
-        None => return Err(BaseUrlError::Host),
+        None if port.is_empty() => Ok((host, None)),
+        None => Err(BaseUrlError::Host),
         Some(port) => {
             let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
-            if !is_number || !port.parse::<u16>().is_ok_and(|port| port > 0) {
-                return Err(BaseUrlError::Port);
+            let number = port.parse::<u16>().ok();
+            match number.filter(|port| is_number && *port > 0) {
+                Some(port) => Ok((host, Some(port))),
+                None => Err(BaseUrlError::Port),
             }
         }
     }
-    if is_plain && host.eq_ignore_ascii_case("api.telegram.org") {
-        return Err(BaseUrlError::Plain);
-    }
-    Ok(format!("{}://{rest}", scheme.to_ascii_lowercase()))
 }
 
 /// Why a text is not the address of a Bot API server.

@@ -50,7 +50,7 @@ pub use self::client::HyperClient;
 #[cfg(feature = "ureq")]
 pub use self::client::UreqClient;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
-pub use self::client::{CertificateError, ClientOptions};
+pub use self::client::{CertificateError, ClientOptions, Proxy, ProxyError};
 pub use self::{
     api::BotApi,
     base_url::BaseUrlError,

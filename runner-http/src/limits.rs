@@ -30,7 +30,7 @@ use std::{error::Error, fmt, time::Duration};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// For resolving the name, connecting and the TLS handshake, each. Default: 10 s.
+    /// For resolving the name, connecting, the handshake with a proxy and the one of TLS, each. Default: 10 s.
     pub connect: Duration,
     /// From the request to the head of the answer. Default: 30 s, well above the 8 s that the Bot
     /// API may hold a call back (flood limits); a poll adds its own timeout.

@@ -1,7 +1,6 @@
 //! What the Bot API needs from an HTTP client: one POST, one answer.
 //!
-//! No redirects, no retries, no cookies, no proxies: all that the runner must decide stays visible
-//! to it. Knows neither JSON nor what the Bot API means by a status.
+//! No redirects, no retries, no cookies: all that the runner must decide stays visible to it. Knows neither JSON nor what the Bot API means by a status.
 
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod buffers;
@@ -13,6 +12,8 @@ mod gunzip;
 mod hyper;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod options;
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+mod proxy;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 mod target;
 #[cfg(all(test, feature = "hyper", feature = "test-util", feature = "ureq"))]
@@ -29,6 +30,8 @@ use runner_core::BoxError;
 pub use self::hyper::HyperClient;
 #[cfg(any(feature = "hyper", feature = "ureq"))]
 pub use self::options::{CertificateError, ClientOptions};
+#[cfg(any(feature = "hyper", feature = "ureq"))]
+pub use self::proxy::{Proxy, ProxyError};
 #[cfg(feature = "ureq")]
 pub use self::ureq::UreqClient;
 pub(crate) use crate::Limits;
@@ -147,11 +150,11 @@ pub struct HttpError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum HttpErrorKind {
-    /// The name was not resolved, or no connection was made.
+    /// The name was not resolved, or no connection was made, also because a proxy refused to make it.
     Connect,
     /// The TLS handshake failed.
     Tls,
-    /// Name resolution, connecting or the handshake took longer than [`Limits::connect`].
+    /// Name resolution, connecting or a handshake took longer than [`Limits::connect`].
     ConnectTimeout,
     /// No answer began within [`Limits::answer`].
     AnswerTimeout,
@@ -196,8 +199,9 @@ impl HttpError {
     fn is_out_of_descriptors(&self) -> bool {
         // ENFILE and EMFILE, and what Windows calls the latter.
         const CODES: [i32; 3] = [23, 24, 10024];
-        let source = self.source.as_ref();
-        let error = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+        // Another one may stand in front of it: that it was a proxy that was connected to.
+        let mut chain = std::iter::successors(Error::source(self), |error| (*error).source());
+        let error = chain.find_map(|error| error.downcast_ref::<std::io::Error>());
         let code = error.and_then(std::io::Error::raw_os_error);
         code.is_some_and(|code| CODES.contains(&code))
     }

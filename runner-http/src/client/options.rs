@@ -8,6 +8,8 @@ use rustls::{
     pki_types::{CertificateDer, pem::PemObject},
 };
 
+use super::proxy::{Proxy, ProxyError, Route};
+
 /// How an HTTP client works, whichever it is.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -24,6 +26,7 @@ pub struct ClientOptions {
     pub user_agent: String,
     /// Checked. If there are none, those of Mozilla are trusted.
     pub(crate) roots: Vec<CertificateDer<'static>>,
+    pub(crate) route: Route,
 }
 
 impl ClientOptions {
@@ -46,6 +49,41 @@ impl ClientOptions {
     pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
         self.user_agent = user_agent.into();
         self
+    }
+
+    /// Connects to every server through this proxy, also to those on this machine. Default: none, whatever
+    /// the environment says. Of several calls of this and of [`proxy_from_env`](Self::proxy_from_env), the
+    /// last one counts.
+    ///
+    /// The connection to the proxy counts towards [`Limits::connect`](crate::Limits::connect), as does its
+    /// answer. A proxy that refuses makes a call fail with
+    /// [`HttpErrorKind::Connect`](crate::HttpErrorKind::Connect), which is worth another attempt; the source
+    /// of the error says what the proxy answered.
+    #[must_use]
+    pub fn proxy(mut self, proxy: Proxy) -> Self {
+        self.route = Route::Through(proxy);
+        self
+    }
+
+    /// Connects through the proxies that the environment names, as curl does: decided for each server.
+    ///
+    /// - `HTTPS_PROXY`, or else `ALL_PROXY`, for servers behind https. `http_proxy`, or else `ALL_PROXY`, for
+    ///   the others. Each is a URL for [`Proxy::parse`].
+    /// - `NO_PROXY`: a list, separated by commas, of hosts to connect to directly. A domain stands for itself
+    ///   and all names in it. An address may be a network (`10.0.0.0/8`). Both may have a port
+    ///   (`[::1]:8081`). `*` is every host.
+    /// - Each name may be in lower case, which counts first. An empty value is none. `HTTP_PROXY` in upper
+    ///   case is not read: in a CGI program, whoever sends the request sets it.
+    ///
+    /// Reads the environment now. If it names no proxy, connections are direct.
+    ///
+    /// # Errors
+    ///
+    /// [`ProxyError`] with the name of the variable if its value cannot be used, also if no request would
+    /// need it.
+    pub fn proxy_from_env(mut self) -> Result<Self, ProxyError> {
+        self.route = Route::from_env()?;
+        Ok(self)
     }
 
     /// Trusts these root certificates instead of those of Mozilla: for a Bot API server of your own, or
@@ -168,6 +206,7 @@ impl Default for ClientOptions {
             max_wait: Duration::from_secs(30),
             user_agent: concat!("runner-http/", env!("CARGO_PKG_VERSION")).to_owned(),
             roots: Vec::new(),
+            route: Route::Direct,
         }
     }
 }

@@ -42,7 +42,7 @@ impl Target {
     /// Whether it must be reached through TLS.
     #[cfg(feature = "hyper")]
     pub(super) fn is_secure(&self) -> bool {
-        self.uri.scheme_str() == Some("https")
+        is_secure(&self.uri)
     }
 
     /// Adds as the cause what `error` says, unless it repeats a part of the path, which contains
@@ -62,9 +62,13 @@ impl Target {
 /// The host without the brackets of an IPv6 address, and the port.
 pub(super) fn host_and_port(uri: &Uri) -> (&str, u16) {
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-    let is_secure = uri.scheme_str() == Some("https");
-    let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
-    (host, port)
+    let port = uri.port_u16();
+    (host, port.unwrap_or(if is_secure(uri) { 443 } else { 80 }))
+}
+
+/// Whether it must be reached through TLS.
+pub(super) fn is_secure(uri: &Uri) -> bool {
+    uri.scheme_str() == Some("https")
 }
 
 /// What of `text` a header can hold.

@@ -245,6 +245,13 @@ impl Connection<'_> {
         Ok(Some(Request { head, body }))
     }
 
+    /// Reads this many bytes. None if the client closed the connection before.
+    #[cfg(all(test, feature = "hyper", feature = "ureq"))]
+    pub(crate) fn read_bytes(&mut self, count: usize) -> io::Result<Option<Vec<u8>>> {
+        let is_there = self.fill_until(|pending| (pending.len() >= count).then_some(count))?;
+        Ok(is_there.map(|count| self.pending.drain(..count).collect()))
+    }
+
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes)
     }

@@ -9,12 +9,13 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use async_io::Async;
 use futures::{
     channel::oneshot,
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     stream::{FuturesUnordered, StreamExt},
 };
 use futures_rustls::{
@@ -31,18 +32,20 @@ use super::{deadline::Deadline, exchange::Link};
 use crate::client::{
     HttpError, HttpErrorKind, Limits,
     dns::{Dns, STAGGER},
+    proxy::{Handshake, ProxyFailure, Route, Step},
     target::{Target, host_and_port},
 };
 
 /// Opens connections.
 pub(super) struct Connector {
     tls: TlsConnector,
+    route: Route,
     dns: Dns,
 }
 
 impl Connector {
     /// Trusts these certificates, or those of Mozilla if there are none.
-    pub(super) fn new(trusted: &[CertificateDer<'static>], dns: Dns) -> Self {
+    pub(super) fn new(trusted: &[CertificateDer<'static>], route: Route, dns: Dns) -> Self {
         let mut roots = RootCertStore::empty();
         if trusted.is_empty() {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
@@ -57,6 +60,7 @@ impl Connector {
             .with_no_client_auth();
         Self {
             tls: TlsConnector::from(Arc::new(config)),
+            route,
             dns,
         }
     }
@@ -70,29 +74,27 @@ impl Connector {
         let limit = limits.connect;
         let mut deadline = Deadline::default();
         let (host, port) = host_and_port(&target.uri);
-        let (sender, answer) = oneshot::channel();
-        let lookup = self.dns.look_up(host, port, move |answer| {
-            // Nobody waits any more if the limit is over.
-            let _ = sender.send(answer);
-        });
-        let answer = match lookup.patience(limit) {
-            Some(patience) => deadline.within(patience, answer).await,
-            None => None,
+        let proxy = self.route.proxy(target.is_secure(), host, port);
+        let stream = match proxy {
+            None => {
+                let stream = self.tcp(host, port, limit, &mut deadline).await;
+                stream.map_err(|error| match error {
+                    Some(error) => HttpError::new(HttpErrorKind::Connect).with_source(error),
+                    None => timeout(),
+                })?
+            }
+            Some(proxy) => {
+                let (its_host, its_port) = proxy.address();
+                let stream = self.tcp(its_host, its_port, limit, &mut deadline).await;
+                let mut stream =
+                    stream.map_err(|error| ProxyFailure::Unreachable(error).into_error())?;
+                let handshake = shake_hands(&mut stream, Handshake::new(proxy, host, port));
+                let outcome = deadline.within(limit, handshake).await;
+                let outcome = outcome.unwrap_or(Err(ProxyFailure::Timeout));
+                outcome.map_err(ProxyFailure::into_error)?;
+                stream
+            }
         };
-        let addresses = lookup.finish(answer.and_then(Result::ok));
-        let addresses = addresses.ok_or_else(timeout)?;
-        let addresses =
-            addresses.map_err(|error| HttpError::new(HttpErrorKind::Connect).with_source(error))?;
-        let stream = deadline.within(limit, race(addresses)).await;
-        if !matches!(stream, Some(Ok(_))) {
-            self.dns.failed(host, port);
-        }
-        let stream = stream.ok_or_else(timeout)?;
-        let (stream, address) =
-            stream.map_err(|error| HttpError::new(HttpErrorKind::Connect).with_source(error))?;
-        self.dns.worked(host, port, address);
-        // Requests are small and answered one by one; a failure only costs time.
-        let _ = stream.get_ref().set_nodelay(true);
 
         let stream: Box<dyn Stream> = if target.is_secure() {
             let name = ServerName::try_from(host.to_owned())
@@ -119,6 +121,61 @@ impl Connector {
             .await
             .map_err(|error| target.explain(HttpErrorKind::Closed, error))?;
         Ok(Link::new(sender, connection, received))
+    }
+
+    /// Connects to a server or to a proxy. The error is `None` if the limit is over.
+    async fn tcp(
+        &self,
+        host: &str,
+        port: u16,
+        limit: Duration,
+        deadline: &mut Deadline,
+    ) -> Result<Async<TcpStream>, Option<io::Error>> {
+        let (sender, answer) = oneshot::channel();
+        let lookup = self.dns.look_up(host, port, move |answer| {
+            // Nobody waits any more if the limit is over.
+            let _ = sender.send(answer);
+        });
+        let answer = match lookup.patience(limit) {
+            Some(patience) => deadline.within(patience, answer).await,
+            None => None,
+        };
+        let addresses = lookup.finish(answer.and_then(Result::ok));
+        let addresses = addresses.ok_or(None)?.map_err(Some)?;
+        let stream = deadline.within(limit, race(addresses)).await;
+        if !matches!(stream, Some(Ok(_))) {
+            self.dns.failed(host, port);
+        }
+        let (stream, address) = stream.ok_or(None)?.map_err(Some)?;
+        self.dns.worked(host, port, address);
+        // Requests are small and answered one by one; a failure only costs time.
+        let _ = stream.get_ref().set_nodelay(true);
+        Ok(stream)
+    }
+}
+
+/// Lets the proxy connect to the server.
+async fn shake_hands(
+    stream: &mut Async<TcpStream>,
+    mut handshake: Handshake<'_>,
+) -> Result<(), ProxyFailure> {
+    let mut buffer = [0; 64];
+    loop {
+        match handshake.step()? {
+            Step::Send(message) => {
+                let written = stream.write_all(&message).await;
+                written.map_err(ProxyFailure::Broken)?;
+            }
+            Step::Receive(most) => {
+                let room = most.min(buffer.len());
+                let read = stream.read(&mut buffer[..room]).await;
+                match read.map_err(ProxyFailure::Broken)? {
+                    0 => return Err(ProxyFailure::Closed),
+                    read => handshake.received(&buffer[..read]),
+                }
+            }
+            Step::Done => return Ok(()),
+        }
     }
 }
 

@@ -41,7 +41,8 @@ use super::{
 /// [`ClientOptions::max_wait`] limits the wait. A connection has about 20 KB of buffers, and up to 400 KB after large answers; one for polls
 /// also keeps the memory of its last two large answers, at most 512 KB.
 ///
-/// Proxies named by environment variables are not used, and cookies are not kept.
+/// Proxies named by environment variables are not used, unless
+/// [`ClientOptions::proxy_from_env`] says so, and cookies are not kept.
 ///
 /// A name is looked up on a thread of its own, at most once at a time. An answer is used for 30 s. While
 /// the resolver does not answer, the last good answer is used for up to a day. If an address does not
@@ -81,7 +82,7 @@ impl HyperClient {
     pub(in crate::client) fn with_dns(options: ClientOptions, dns: Dns) -> Self {
         Self {
             shared: Arc::new(Shared {
-                connector: Connector::new(&options.roots, dns),
+                connector: Connector::new(&options.roots, options.route, dns),
                 user_agent: header_text(&options.user_agent),
                 max_wait: options.max_wait,
                 pool: Arc::default(),

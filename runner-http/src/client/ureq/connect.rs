@@ -29,7 +29,8 @@ use ureq::{
 use crate::client::{
     HttpErrorKind,
     dns::{Dns, STAGGER},
-    target::host_and_port,
+    proxy::{Handshake, ProxyFailure, Route, Step},
+    target::{host_and_port, is_secure},
 };
 
 /// Finds nothing: the connector does, if a connection has to be made.
@@ -63,6 +64,12 @@ impl NotConnected {
     }
 }
 
+impl From<ProxyFailure> for NotConnected {
+    fn from(failure: ProxyFailure) -> Self {
+        Self::new(failure.kind(), failure)
+    }
+}
+
 impl fmt::Display for NotConnected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("no connection was made")
@@ -74,6 +81,7 @@ impl StdError for NotConnected {}
 /// Makes connections.
 #[derive(Debug)]
 pub(super) struct TcpTls {
+    pub(super) route: Route,
     pub(super) dns: Dns,
     pub(super) tls: Arc<RustlsConnector>,
 }
@@ -88,19 +96,31 @@ impl Connector for TcpTls {
     ) -> Result<Option<Self::Out>, Error> {
         let limit = *details.timeout.after;
         let (host, port) = host_and_port(details.uri);
-        let addresses = self.look_up(host, port, limit);
-        let addresses = addresses.map_err(NotConnected::wrapped)?;
-        let (stream, address) = race(&addresses, limit).map_err(|error| {
-            self.dns.failed(host, port);
-            error.wrapped()
-        })?;
-        self.dns.worked(host, port, address);
-        // Requests are small and answered one by one; a failure only costs time.
-        let _ = stream.set_nodelay(true);
+        let proxy = self.route.proxy(is_secure(details.uri), host, port);
+        let stream = match proxy {
+            None => self.tcp(host, port, limit).map_err(|error| match error {
+                Some(error) => NotConnected::new(HttpErrorKind::Connect, error),
+                None => NotConnected {
+                    kind: HttpErrorKind::ConnectTimeout,
+                    source: None,
+                },
+            }),
+            Some(proxy) => {
+                let (host, port) = proxy.address();
+                let stream = self.tcp(host, port, limit);
+                stream.map_err(|error| ProxyFailure::Unreachable(error).into())
+            }
+        };
+        let stream = stream.map_err(NotConnected::wrapped)?;
         let stream = Arc::new(stream);
         let handle: Arc<dyn ShutdownHandle> = stream.clone();
         let handle: Weak<dyn ShutdownHandle> = Arc::downgrade(&handle);
         (details.register_shutdown)(handle)?;
+        // Behind that, because a cancel shuts the connection down.
+        if let Some(proxy) = proxy {
+            let outcome = shake_hands(&stream, Handshake::new(proxy, host, port), limit);
+            outcome.map_err(|failure| NotConnected::from(failure).wrapped())?;
+        }
         let config = details.config;
         let tcp = Tcp {
             stream,
@@ -137,12 +157,8 @@ impl Connector for TcpTls {
 }
 
 impl TcpTls {
-    fn look_up(
-        &self,
-        host: &str,
-        port: u16,
-        limit: Duration,
-    ) -> Result<Vec<SocketAddr>, NotConnected> {
+    /// Connects to a server or to a proxy. The error is `None` if the limit is over.
+    fn tcp(&self, host: &str, port: u16, limit: Duration) -> Result<TcpStream, Option<io::Error>> {
         let (sender, answers) = mpsc::channel();
         let lookup = self.dns.look_up(host, port, move |answer| {
             // Nobody waits any more if the limit is over.
@@ -150,36 +166,25 @@ impl TcpTls {
         });
         let patience = lookup.patience(limit);
         let answer = patience.and_then(|patience| answers.recv_timeout(patience).ok());
-        match lookup.finish(answer) {
-            Some(addresses) => {
-                addresses.map_err(|error| NotConnected::new(HttpErrorKind::Connect, error))
-            }
-            None => Err(NotConnected {
-                kind: HttpErrorKind::ConnectTimeout,
-                source: None,
-            }),
-        }
+        let addresses = lookup.finish(answer).ok_or(None)?.map_err(Some)?;
+        let (stream, address) = race(&addresses, limit).map_err(|error| {
+            self.dns.failed(host, port);
+            (error.kind() != io::ErrorKind::TimedOut).then_some(error)
+        })?;
+        self.dns.worked(host, port, address);
+        // Requests are small and answered one by one; a failure only costs time.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
     }
 }
 
 /// Connects to the first address that answers. While one does not, the next one is tried as well.
-fn race(
-    addresses: &[SocketAddr],
-    limit: Duration,
-) -> Result<(TcpStream, SocketAddr), NotConnected> {
-    let explain = |error: io::Error| match error.kind() {
-        io::ErrorKind::TimedOut => NotConnected {
-            kind: HttpErrorKind::ConnectTimeout,
-            source: None,
-        },
-        _ => NotConnected::new(HttpErrorKind::Connect, error),
-    };
+fn race(addresses: &[SocketAddr], limit: Duration) -> io::Result<(TcpStream, SocketAddr)> {
     if limit.is_zero() {
-        return Err(explain(io::ErrorKind::TimedOut.into()));
+        return Err(io::ErrorKind::TimedOut.into());
     }
     if let [address] = *addresses {
-        let stream = TcpStream::connect_timeout(&address, limit).map_err(explain)?;
-        return Ok((stream, address));
+        return Ok((TcpStream::connect_timeout(&address, limit)?, address));
     }
     let began = Instant::now();
     let (sender, outcomes) = mpsc::channel();
@@ -189,7 +194,7 @@ fn race(
     loop {
         let rest = limit.saturating_sub(began.elapsed());
         if rest.is_zero() {
-            return Err(explain(io::ErrorKind::TimedOut.into()));
+            return Err(io::ErrorKind::TimedOut.into());
         }
         if let Some(address) = left.next() {
             let sender = sender.clone();
@@ -198,10 +203,10 @@ fn race(
                 let _ = sender.send((address, TcpStream::connect_timeout(&address, rest)));
             };
             let thread = thread::Builder::new().name("runner-http-connect".to_owned());
-            thread.spawn(attempt).map_err(explain)?;
+            thread.spawn(attempt)?;
             running += 1;
         } else if running == 0 {
-            return Err(explain(failure));
+            return Err(failure);
         }
         let patience = if left.len() == 0 {
             rest
@@ -217,6 +222,47 @@ fn race(
             Err(_) => {}
         }
     }
+}
+
+/// Lets the proxy connect to the server.
+fn shake_hands(
+    mut stream: &TcpStream,
+    mut handshake: Handshake<'_>,
+    limit: Duration,
+) -> Result<(), ProxyFailure> {
+    let began = Instant::now();
+    let rest = || match limit.saturating_sub(began.elapsed()) {
+        Duration::ZERO => Err(ProxyFailure::Timeout),
+        rest => Ok(Some(rest)),
+    };
+    let broken = |error: io::Error| match error.kind() {
+        // What a blocking socket reports depends on the system.
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ProxyFailure::Timeout,
+        _ => ProxyFailure::Broken(error),
+    };
+    let mut buffer = [0; 64];
+    loop {
+        match handshake.step()? {
+            Step::Send(message) => {
+                set(stream.set_write_timeout(rest()?)).map_err(broken)?;
+                stream.write_all(&message).map_err(broken)?;
+            }
+            Step::Receive(most) => {
+                let room = most.min(buffer.len());
+                set(stream.set_read_timeout(rest()?)).map_err(broken)?;
+                match stream.read(&mut buffer[..room]) {
+                    Ok(0) => return Err(ProxyFailure::Closed),
+                    Ok(read) => handshake.received(&buffer[..read]),
+                    // By a signal.
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(error) => return Err(broken(error)),
+                }
+            }
+            Step::Done => break,
+        }
+    }
+    set(stream.set_read_timeout(None)).map_err(broken)?;
+    set(stream.set_write_timeout(None)).map_err(broken)
 }
 
 /// A connection without encryption.

@@ -25,6 +25,7 @@ use crate::{
         buffers::BufferPool,
         dns::Dns,
         gunzip::{Gunzip, is_gzip},
+        proxy::{ProxyFailure, Route},
         target::{Target, header_text},
     },
 };
@@ -51,6 +52,7 @@ pub(super) struct Settings {
     tls: TlsConfig,
     /// Shared by all threads, so that the roots are read once and TLS sessions are resumed.
     connector: Arc<RustlsConnector>,
+    route: Route,
     dns: Dns,
 }
 
@@ -70,6 +72,7 @@ impl Settings {
             user_agent: header_text(&options.user_agent),
             tls: TlsConfig::builder().root_certs(roots).build(),
             connector: Arc::default(),
+            route: options.route,
             dns,
         }
     }
@@ -96,6 +99,7 @@ impl Exchanger {
             .max_idle_connections(MAX_HOSTS)
             .max_idle_age(IDLE);
         let connector = TcpTls {
+            route: settings.route.clone(),
             dns: settings.dns.clone(),
             tls: Arc::clone(&settings.connector),
         };
@@ -287,8 +291,8 @@ impl Failure {
             Error::Other(error) if error.is::<NotConnected>() => {
                 let cause = error.downcast::<NotConnected>().ok();
                 match cause.and_then(|cause| cause.source) {
-                    // Only what the system says.
-                    Some(source) if source.is::<io::Error>() => {
+                    // Only what the system says, or what a proxy did.
+                    Some(source) if source.is::<io::Error>() || source.is::<ProxyFailure>() => {
                         HttpError::new(kind).with_source(source)
                     }
                     Some(source) => target.explain(kind, source),

@@ -29,7 +29,8 @@ use super::{ClientOptions, HttpClient, HttpError, HttpRequest, HttpResponse, Lan
 ///   [`threads`](ClientOptions::threads). The wait has a limit, [`ClientOptions::max_wait`], and
 ///   [`waiting`](Self::waiting) tells how many wait.
 ///
-/// Proxies named by environment variables are not used, and cookies are not kept.
+/// Proxies named by environment variables are not used, unless
+/// [`ClientOptions::proxy_from_env`] says so, and cookies are not kept.
 ///
 /// A name is looked up for a new connection only, on a thread of its own, at most once at a time. An
 /// answer is used for 30 s. While the resolver does not answer, the last good answer is used for up to a

@@ -58,6 +58,13 @@ pub(super) fn names() -> Vec<&'static str> {
     .concat()
 }
 
+/// Cases that need to see at once what the peer did to a connection at rest.
+pub(super) const SEE_CONNECTIONS_AT_REST: &[&str] = &[
+    "replaces_a_connection_closed_at_rest",
+    "leaves_a_connection_with_surplus_bytes",
+    "works_again_after_every_failure",
+];
+
 /// What a case works with.
 pub(super) struct Lab<'a, C> {
     make: &'a (dyn Fn() -> C + Sync),
@@ -185,3 +192,14 @@ const JSON: &str = r#"{"ok":true,"result":{"id":1}}"#;
 
 /// The usual one.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+#[cfg(test)]
+#[test]
+fn cases_that_are_left_out_exist() {
+    let names = names();
+    assert!(
+        SEE_CONNECTIONS_AT_REST
+            .iter()
+            .all(|name| names.contains(name))
+    );
+}
