@@ -138,8 +138,8 @@ impl Test {
     /// Whether one of these source files has a function of its name.
     pub(crate) fn is_in(&self, sources: &[String]) -> bool {
         let function = self.name.rsplit("::").next().unwrap_or(&self.name);
-        let function = format!("fn {function}(");
-        sources.iter().any(|source| source.contains(&function))
+        let [plain, generic] = ['(', '<'].map(|next| format!("fn {function}{next}"));
+        (sources.iter()).any(|source| source.contains(&plain) || source.contains(&generic))
     }
 }
 
