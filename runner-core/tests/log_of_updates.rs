@@ -13,7 +13,6 @@ use runner_core::{
     Bot, BoxError, Delivery, Failure, Key, Runner, RunnerHandle, RuntimeExt, SinkOptions, Verdict,
     testing::{ScriptedSupplier, SimRuntime},
 };
-use tracing::info;
 
 /// A bot with three updates of the chats 7, 8 and 7, whose texts say what the handler does.
 fn updates(sim: &SimRuntime, texts: [&str; 3]) -> Api {
@@ -25,7 +24,6 @@ fn updates(sim: &SimRuntime, texts: [&str; 3]) -> Api {
 }
 
 async fn handle(sim: SimRuntime, update: Delivery<String>) -> Result<(), BoxError> {
-    info!(target: log::HANDLER, "begins");
     match update.as_str() {
         "fail" => return Err("the database is gone".into()),
         "explode" => panic!("on purpose"),
@@ -34,7 +32,6 @@ async fn handle(sim: SimRuntime, update: Delivery<String>) -> Result<(), BoxErro
         _ => {}
     }
     sim.sleep(SECOND).await;
-    info!(target: log::HANDLER, "ends");
     Ok(())
 }
 
@@ -50,44 +47,6 @@ fn lines(text: &str) -> Vec<String> {
         .filter(|line| line.message.contains(text))
         .map(|line| line.fields.trim_end().to_owned())
         .collect()
-}
-
-#[test]
-fn what_a_handler_logs_is_in_a_span_of_its_update() {
-    log::listen();
-    let sim = SimRuntime::new(1);
-    let api = updates(&sim, ["fine", "fine", "once"]);
-    let policy = |_: Failure<Raw>| {
-        info!(target: log::HANDLER, "decides");
-        Verdict::Retry { after: SECOND }
-    };
-    let bot = Bot::for_each_with(api, sim.clone(), handle).policy(policy);
-    finish(&sim, &bot.into_runner(runtime(&sim)).start());
-    let seen: Vec<_> = log::lines()
-        .into_iter()
-        .filter(|line| line.target == log::HANDLER)
-        .map(|line| (line.message, line.spans))
-        .collect();
-    for (id, chat, attempt, messages) in [
-        (100, 7, 1, &["begins", "ends"][..]),
-        (101, 8, 1, &["begins", "ends"]),
-        (102, 7, 1, &["begins", "decides"]),
-        (102, 7, 2, &["begins", "ends"]),
-    ] {
-        let span =
-            format!(r#"update{{id={id} attempt={attempt} keys="chat {chat}" kind="message"}}"#);
-        let own = seen.iter().filter(|(_, spans)| *spans == [span.as_str()]);
-        let own: Vec<_> = own.map(|(message, _)| message.as_str()).collect();
-        assert_eq!(own, messages, "{span} of {seen:?}");
-    }
-    assert_eq!(seen.len(), 8);
-    // The lines of the runner are in none, and none is kept.
-    let rest = log::lines().into_iter();
-    assert!(
-        rest.filter(|line| line.target != log::HANDLER)
-            .all(|line| line.spans.is_empty() || line.message.contains("tried again"))
-    );
-    assert_eq!(log::open_spans(), 0);
 }
 
 #[test]

@@ -1,9 +1,9 @@
-//! What log lines say of an update, so that a reader finds it: [`Label`] and [`UpdateSpan`].
+//! What log lines say of an update, so that a reader finds it: [`Label`].
 
 use std::fmt::Write;
 
 use super::{QueueParts, ticket::Ticket};
-use crate::{Delivery, panics::guarded, trace};
+use crate::{panics::guarded, trace};
 
 /// Names an update in a log line. Empty where nobody listens.
 #[derive(Debug, Default)]
@@ -45,48 +45,5 @@ impl Label {
             (written.is_ok() && !text.is_empty()).then_some(text)
         });
         Self { id, keys, kind }
-    }
-}
-
-/// The span of one attempt, in which its handler and the policy log. Nothing where nobody listens.
-pub(super) struct UpdateSpan {
-    /// In a box, because there is one for every update in flight.
-    #[cfg(feature = "tracing")]
-    span: Option<Box<tracing::Span>>,
-}
-
-#[cfg(feature = "tracing")]
-impl UpdateSpan {
-    pub(super) const NONE: Self = Self { span: None };
-
-    pub(super) fn new<U>(parts: &QueueParts<U>, update: &Delivery<U>) -> Self {
-        if !tracing::span_enabled!(target: "runner_core", tracing::Level::INFO) {
-            return Self::NONE;
-        }
-        let attempt = update.attempt().get();
-        let Label { id, keys, kind } = Label::of(parts, update, update.ticket());
-        let (keys, kind) = (keys.as_deref(), kind.as_deref());
-        let span = tracing::info_span!(target: "runner_core", "update", id, attempt, keys, kind);
-        Self {
-            span: Some(Box::new(span)),
-        }
-    }
-
-    /// What is logged until the guard is dropped belongs to the update.
-    pub(super) fn enter(&self) -> Option<tracing::span::Entered<'_>> {
-        self.span.as_ref().map(|span| span.enter())
-    }
-}
-
-#[cfg(not(feature = "tracing"))]
-impl UpdateSpan {
-    pub(super) const NONE: Self = Self {};
-
-    pub(super) fn new<U>(_: &QueueParts<U>, _: &Delivery<U>) -> Self {
-        Self::NONE
-    }
-
-    pub(super) fn enter(&self) -> Option<&Self> {
-        None
     }
 }

@@ -17,6 +17,7 @@
 //! | `shared.rs` | how a batch gets in, who keeps the time, and the lock around all of it |
 //! | `effects.rs`, `waiters.rs` | what happens after the lock was released |
 //! | `inspect.rs`, `latency.rs`, `outcome.rs` | what can be seen from outside |
+//! | `label.rs` | what a log line says of an update |
 
 mod complete;
 mod effects;

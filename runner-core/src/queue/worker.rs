@@ -14,7 +14,7 @@ use std::{
 use super::{
     complete::weight,
     effects::{Effects, Wakers},
-    label::{Label, UpdateSpan},
+    label::Label,
     mailbox::{Command, Mailbox},
     outcome::{Ending, Outcome},
     shared::QueueShared,
@@ -68,8 +68,6 @@ pub(super) struct Worker<U: Send + Sync + 'static> {
     /// Whether the current update has been pending.
     suspended: bool,
     budget: u8,
-    /// Of the current update, once it has been pending or has failed.
-    span: UpdateSpan,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +93,6 @@ impl<U: Send + Sync + 'static> Worker<U> {
             permit: true,
             suspended: false,
             budget: BUDGET,
-            span: UpdateSpan::NONE,
         }
     }
 
@@ -131,10 +128,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
             Stage::Handling(ticket) => match self.decided.take() {
                 Some(outcome) => self.complete(ticket, *outcome),
                 None => match self.resume(ticket, handler.as_mut(), cx) {
-                    Poll::Ready(Ok(outcome)) => {
-                        self.span = UpdateSpan::NONE;
-                        self.complete(ticket, outcome)
-                    }
+                    Poll::Ready(Ok(outcome)) => self.complete(ticket, outcome),
                     Poll::Ready(Err(cause)) => return Poll::Ready(Some(cause)),
                     Poll::Pending => return Poll::Pending,
                 },
@@ -153,25 +147,17 @@ impl<U: Send + Sync + 'static> Worker<U> {
             let end = match update {
                 Err(cause) => Err(cause),
                 Ok(update) => {
-                    let span = UpdateSpan::new(&self.shared.parts, &update);
-                    let polled = poll_handler(handler.as_mut(), &span, |mut handler| {
+                    let polled = poll_handler(handler.as_mut(), |mut handler| {
                         handler.set(Some(call(update)));
                         poll_once(handler, cx)
                     });
                     match polled {
-                        Poll::Ready(Ok(outcome)) => Ok(outcome),
-                        Poll::Ready(Err(cause)) => {
-                            self.span = span;
-                            Err(cause)
-                        }
+                        Poll::Ready(end) => end,
                         Poll::Pending if self.suspend(ticket, Timeout::Handler) => {
-                            drop_in_place(handler.as_mut(), &span);
+                            drop_in_place(handler.as_mut());
                             Ok(Outcome::Abandoned)
                         }
-                        Poll::Pending => {
-                            self.span = span;
-                            return Poll::Pending;
-                        }
+                        Poll::Pending => return Poll::Pending,
                     }
                 }
             };
@@ -268,8 +254,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
     {
         let command = self.mailbox.take();
         // Whatever the command: one that is ready by now has ended by itself.
-        let poll = |handler: Pin<&mut Option<F>>| poll_once(handler, cx);
-        let polled = poll_handler(handler.as_mut(), &self.span, poll);
+        let polled = poll_handler(handler.as_mut(), |handler| poll_once(handler, cx));
         if polled.is_ready() {
             return polled;
         }
@@ -280,7 +265,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
             }
             _ => return Poll::Pending,
         };
-        drop_in_place(handler, &self.span);
+        drop_in_place(handler);
         Poll::Ready(end)
     }
 
@@ -310,7 +295,6 @@ impl<U: Send + Sync + 'static> Worker<U> {
             state.decide(ticket)
         };
         let Some(update) = begun else {
-            self.span = UpdateSpan::NONE;
             discard(cause);
             return Outcome::Abandoned;
         };
@@ -320,11 +304,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
             update,
             cause: cause.clone(),
         };
-        let deciding = guarded(|| {
-            let _entered = self.span.enter();
-            policy.decide(failure)
-        });
-        let answer = match deciding {
+        let answer = match guarded(|| policy.decide(failure)) {
             Ok(deciding) => self.await_policy(ticket, deciding).await,
             Err(panic) => Answer::Panicked(panic),
         };
@@ -349,10 +329,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
                     else_as: ending,
                 }
             }
-            Answer::Verdict(Verdict::Stop) => {
-                self.span = UpdateSpan::NONE;
-                return Outcome::Stop { cause };
-            }
+            Answer::Verdict(Verdict::Stop) => return Outcome::Stop { cause },
             Answer::Panicked(panic) => {
                 log_update!(
                     error,
@@ -377,7 +354,6 @@ impl<U: Send + Sync + 'static> Worker<U> {
             }
             Answer::Abandoned => Outcome::Abandoned,
         };
-        self.span = UpdateSpan::NONE;
         // Here and not under the lock: the destructor of an error is code of the user.
         discard(cause);
         outcome
@@ -391,11 +367,7 @@ impl<U: Send + Sync + 'static> Worker<U> {
             self.mailbox.register(cx.waker());
             let command = self.mailbox.take();
             let current = deciding.as_mut().expect("dropped only after its end");
-            let polled = guarded(|| {
-                let _entered = self.span.enter();
-                current.as_mut().poll(cx)
-            });
-            match polled {
+            match guarded(|| current.as_mut().poll(cx)) {
                 Ok(Poll::Ready(verdict)) => Poll::Ready(Answer::Verdict(verdict)),
                 Err(panic) => Poll::Ready(Answer::Panicked(panic)),
                 Ok(Poll::Pending) if command == Some(Command::Abandon) => {
@@ -458,17 +430,15 @@ enum Answer {
     Abandoned,
 }
 
-/// Polls a handler in its span, and drops it when it has ended. A panic in it is a failure; one in its destructor is
+/// Polls a handler, and drops it when it has ended. A panic in it is a failure; one in its destructor is
 /// swallowed.
 fn poll_handler<F: Future, E: Into<BoxError>>(
     mut handler: Pin<&mut Option<F>>,
-    span: &UpdateSpan,
     poll: impl FnOnce(Pin<&mut Option<F>>) -> Poll<Result<(), E>>,
 ) -> Poll<End> {
     let mut polled = None;
     // One guard for both: a second one would cost as much as a handler that does nothing.
     let result = guarded(|| {
-        let _entered = span.enter();
         let output = poll(handler.as_mut());
         let is_ready = output.is_ready();
         polled = Some(output);
@@ -484,7 +454,7 @@ fn poll_handler<F: Future, E: Into<BoxError>>(
             Poll::Ready(Err(cause.unwrap_or_else(Cause::Panic)))
         }
         (None, Err(panic)) => {
-            drop_in_place(handler, span);
+            drop_in_place(handler);
             Poll::Ready(Err(Cause::Panic(panic)))
         }
         (None, Ok(())) => unreachable!("it was polled or has panicked"),
@@ -497,11 +467,8 @@ fn poll_once<F: Future>(handler: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> P
 }
 
 /// Drops a future of the user in place; a panic in its destructor is swallowed.
-fn drop_in_place<F>(mut future: Pin<&mut Option<F>>, span: &UpdateSpan) {
-    let _ = guarded(|| {
-        let _entered = span.enter();
-        future.set(None);
-    });
+fn drop_in_place<F>(mut future: Pin<&mut Option<F>>) {
+    let _ = guarded(|| future.set(None));
 }
 
 impl<U: Send + Sync + 'static> Drop for Worker<U> {

@@ -7,10 +7,7 @@
 use std::{
     cell::RefCell,
     fmt::{Debug, Write},
-    sync::{
-        Once,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Once,
 };
 
 use tracing::{
@@ -27,19 +24,10 @@ pub(crate) struct Line {
     pub(crate) message: String,
     /// As `name=value`, with a space behind each.
     pub(crate) fields: String,
-    /// The spans around it, as `name{fields}`, the outer one first.
-    pub(crate) spans: Vec<String>,
 }
-
-/// What handlers in tests log under.
-pub(crate) const HANDLER: &str = "handler";
 
 thread_local! {
     static LINES: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
-    /// Those that are open, with their texts.
-    static SPANS: RefCell<Vec<(u64, String)>> = const { RefCell::new(Vec::new()) };
-    /// Those that are entered.
-    static ENTERED: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Listens from now on, and forgets what this thread has logged before.
@@ -51,11 +39,6 @@ pub(crate) fn listen() {
     LINES.with_borrow_mut(Vec::clear);
 }
 
-/// How many spans are open on this thread.
-pub(crate) fn open_spans() -> usize {
-    SPANS.with_borrow(Vec::len)
-}
-
 /// What this thread has logged since.
 pub(crate) fn lines() -> Vec<Line> {
     LINES.with_borrow(Clone::clone)
@@ -65,23 +48,11 @@ struct Listener;
 
 impl Subscriber for Listener {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        let target = metadata.target();
-        target.starts_with("runner_core") || target == HANDLER
+        metadata.target().starts_with("runner_core")
     }
 
-    fn new_span(&self, span: &span::Attributes<'_>) -> span::Id {
-        static IDS: AtomicU64 = AtomicU64::new(1);
-        let id = IDS.fetch_add(1, Ordering::Relaxed);
-        let mut line = Line::of(span.metadata());
-        span.record(&mut line);
-        let text = format!("{}{{{}}}", span.metadata().name(), line.fields.trim_end());
-        SPANS.with_borrow_mut(|spans| spans.push((id, text)));
-        span::Id::from_u64(id)
-    }
-
-    fn try_close(&self, id: span::Id) -> bool {
-        SPANS.with_borrow_mut(|spans| spans.retain(|(open, _)| *open != id.into_u64()));
-        true
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
     }
 
     fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
@@ -89,36 +60,19 @@ impl Subscriber for Listener {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &Event<'_>) {
-        let mut line = Line::of(event.metadata());
-        let name = |id: &u64| {
-            let open = SPANS.with_borrow(|spans| spans.iter().find(|span| span.0 == *id).cloned());
-            open.map_or_else(|| "closed".to_owned(), |(_, text)| text)
+        let mut line = Line {
+            level: *event.metadata().level(),
+            target: event.metadata().target(),
+            message: String::new(),
+            fields: String::new(),
         };
-        line.spans = ENTERED.with_borrow(|entered| entered.iter().map(name).collect());
         event.record(&mut line);
         LINES.with_borrow_mut(|lines| lines.push(line));
     }
 
-    fn enter(&self, id: &span::Id) {
-        ENTERED.with_borrow_mut(|entered| entered.push(id.into_u64()));
-    }
+    fn enter(&self, _: &span::Id) {}
 
-    fn exit(&self, id: &span::Id) {
-        let last = ENTERED.with_borrow_mut(Vec::pop);
-        assert_eq!(last, Some(id.into_u64()), "spans are left in order");
-    }
-}
-
-impl Line {
-    fn of(metadata: &Metadata<'static>) -> Self {
-        Self {
-            level: *metadata.level(),
-            target: metadata.target(),
-            message: String::new(),
-            fields: String::new(),
-            spans: Vec::new(),
-        }
-    }
+    fn exit(&self, _: &span::Id) {}
 }
 
 impl Visit for Line {
