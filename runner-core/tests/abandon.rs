@@ -4,13 +4,14 @@ mod common;
 
 use std::{
     future::{pending, poll_fn},
+    num::NonZeroUsize,
     sync::{Arc, Mutex},
     task::Poll,
 };
 
 use common::runtime;
 use futures::{FutureExt, channel::oneshot, future::Shared};
-use runner_core::{DecayingQueue, Delivery, Failure, Verdict, testing::for_each_seed};
+use runner_core::{DecayingQueue, Delivery, Failure, SinkOptions, Verdict, testing::for_each_seed};
 
 /// Something that a handler or a policy waits for.
 fn gate() -> (oneshot::Sender<()>, Shared<oneshot::Receiver<()>>) {
@@ -98,5 +99,28 @@ fn a_handler_that_is_not_ready_is_polled_once_and_dropped() {
         queue.abandon();
         let report = sim.block_on(queue.drain());
         assert_eq!((*steps.lock().unwrap(), report.abandoned.len()), (1, 1));
+    });
+}
+
+/// A supplier that is closed with this prefix must not forget those that came after the first one.
+#[test]
+fn what_never_started_ends_the_settled_prefix() {
+    for_each_seed(50, |sim| {
+        let (open, opened) = gate();
+        let queue = DecayingQueue::for_each(runtime(&sim), move |_: Delivery<u32>| {
+            let opened = opened.clone();
+            async move {
+                let _ = opened.await;
+            }
+        })
+        .options(SinkOptions::concurrent().concurrency(NonZeroUsize::MIN))
+        .build();
+        drop(queue.add([0, 1, 2]).unwrap());
+        sim.run_until_idle();
+        open.send(()).unwrap();
+        queue.abandon();
+        let report = sim.block_on(queue.drain());
+        assert_eq!((report.counters.finished, report.abandoned.len()), (1, 2));
+        assert_eq!(report.settled_prefix, 1);
     });
 }

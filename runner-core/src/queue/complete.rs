@@ -43,9 +43,7 @@ impl<U> Completion<U> {
 
     /// Lists an update as abandoned.
     pub(super) fn abandon(&mut self, entry: &Entry<U>, unresponsive: bool) {
-        self.counters.abandoned += 1;
-        let first = self.first_abandoned.unwrap_or(entry.id);
-        self.first_abandoned = Some(first.min(entry.id));
+        self.count_abandoned(entry.id);
         self.abandoned.push(entry.to_unfinished(unresponsive));
     }
 
@@ -58,7 +56,7 @@ impl<U> Completion<U> {
 
     /// Lists an update as abandoned that has no entry.
     pub(super) fn abandon_new(&mut self, item: Item<U>, id: u64) {
-        self.counters.abandoned += 1;
+        self.count_abandoned(id);
         self.abandoned.push(Unfinished {
             item,
             id,
@@ -66,6 +64,12 @@ impl<U> Completion<U> {
             started: false,
             unresponsive: false,
         });
+    }
+
+    fn count_abandoned(&mut self, id: u64) {
+        self.counters.abandoned += 1;
+        let first = self.first_abandoned.unwrap_or(id);
+        self.first_abandoned = Some(first.min(id));
     }
 }
 
