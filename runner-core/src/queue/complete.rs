@@ -1,6 +1,6 @@
 //! How an update that was started leaves the queue. Those that were not are abandoned in `shutdown.rs`.
 
-use std::{num::NonZeroU32, time::Instant};
+use std::time::Instant;
 
 use slab::Slab;
 
@@ -43,7 +43,9 @@ impl<U> Completion<U> {
 
     /// Lists an update as abandoned.
     pub(super) fn abandon(&mut self, entry: &Entry<U>, unresponsive: bool) {
-        self.count_abandoned(entry.id);
+        self.counters.abandoned += 1;
+        let first = self.first_abandoned.unwrap_or(entry.id);
+        self.first_abandoned = Some(first.min(entry.id));
         self.abandoned.push(entry.to_unfinished(unresponsive));
     }
 
@@ -52,24 +54,6 @@ impl<U> Completion<U> {
             let age = now.saturating_duration_since(arrived);
             self.latencies.record(age, weight);
         }
-    }
-
-    /// Lists an update as abandoned that has no entry.
-    pub(super) fn abandon_new(&mut self, item: Item<U>, id: u64) {
-        self.count_abandoned(id);
-        self.abandoned.push(Unfinished {
-            item,
-            id,
-            attempt: NonZeroU32::MIN,
-            started: false,
-            unresponsive: false,
-        });
-    }
-
-    fn count_abandoned(&mut self, id: u64) {
-        self.counters.abandoned += 1;
-        let first = self.first_abandoned.unwrap_or(id);
-        self.first_abandoned = Some(first.min(id));
     }
 }
 

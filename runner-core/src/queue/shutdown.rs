@@ -2,11 +2,11 @@
 
 use super::{
     effects::Effects,
-    entry::State as Is,
+    entry::{Entry, State as Is},
     key_order::{KeyLinks, KeyOrder},
     mailbox::Command,
     outcome::{Ending, Fault},
-    ready::{New, Ready},
+    ready::Ready,
     state::{Phase, State},
     ticket::Ticket,
 };
@@ -104,12 +104,9 @@ impl<U> State<U> {
     /// Lists every update that has not been started, or waits for a retry, as abandoned.
     fn abandon_unstarted(&mut self) {
         let ready = std::mem::replace(&mut self.ready, Ready::new());
-        for New {
-            item, id, bytes, ..
-        } in ready.each_new()
-        {
-            self.intake.let_go(bytes);
-            self.completion.abandon_new(item, id);
+        for new in ready.each_new() {
+            self.intake.let_go(new.bytes);
+            self.completion.abandon(&Entry::new(new, false), false);
         }
         self.intake.clear_waiting();
         // The order is of no further use: nothing starts after this.
