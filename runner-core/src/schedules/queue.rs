@@ -1,4 +1,4 @@
-//! The queue without a runner: updates from several threads, a drain amid them, and handles and clocks that
+//! The queue without a runner: updates from several threads, a drain between them, and handles and clocks that
 //! are dropped.
 
 use std::{
@@ -99,7 +99,7 @@ fn updates_are_added_while_the_queue_is_drained() {
     });
 }
 
-/// More than one slice of a batch: the lock is released amid it.
+/// More than one slice of a batch: the lock is released between them.
 #[test]
 fn a_long_batch_arrives_while_the_queue_is_drained() {
     play(async |threads| {
